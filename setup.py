@@ -1,0 +1,47 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Packaging of diffusers-vilearn."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    "cuda": ["nvdiffrast"],
+    "rembg": ["rembg"],
+    "demo": ["onnx>=1.15"],
+    "train": ["tensorboard>=2.14", "onnx>=1.15", "jinja2>=3.1"],
+    "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6"],
+}
+
+setup(
+    name="diffusers-vilearn",
+    version="0.1.0.dev0",
+    description="ViLearn single-image-to-3D generation for Hugging Face diffusers",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The diffusers-vilearn Authors",
+    license="Apache-2.0",
+    packages=find_packages("src"),
+    package_dir={"": "src"},
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.6",
+        "diffusers>=0.42",
+        "transformers>=5.0",
+        "accelerate>=1.10",
+        "huggingface-hub>=1.0",
+        "safetensors>=0.5",
+        "datasets>=4.0",
+        "trimesh>=4.6",
+        "libigl>=2.6",
+        "embreex>=2.17.7",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "pillow>=10",
+        "tqdm>=4.66",
+        "typer>=0.15",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["diffusers-vilearn=diffusers_vilearn.cli:main"]},
+)
