@@ -1,0 +1,282 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Mesh files in and out, and the few operations on whole meshes that everything else rests on.
+
+Functions take a `trimesh.Trimesh` or a `trimesh.Scene`. Scenes keep materials and textures; geometry code merges them
+to bare triangles first (`merge_geometry`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import igl
+import numpy as np
+import trimesh
+
+Mesh = trimesh.Trimesh | trimesh.Scene
+
+LOAD_TYPES = ("obj", "glb", "gltf", "ply", "stl", "off")
+EXPORT_TYPES = ("glb", "obj", "ply", "stl")
+MAX_FACES = 4_000_000
+# Largest unpacked size in bytes of one archive member; a guard against archives that explode.
+MAX_MEMBER_SIZE = 1 << 30
+
+
+class _ZipMembers(Mapping):
+    """The members of an open archive as a mapping from name to bytes, each unpacked only when asked for."""
+
+    def __init__(self, archive: zipfile.ZipFile):
+        self.archive = archive
+
+    def __getitem__(self, name: str) -> bytes:
+        info = self.archive.getinfo(name)
+        if info.file_size > MAX_MEMBER_SIZE:
+            raise ValueError(f"archive member {name!r} unpacks to {info.file_size} bytes, above {MAX_MEMBER_SIZE}")
+        return self.archive.read(info)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.archive.namelist())
+
+    def __len__(self) -> int:
+        return len(self.archive.namelist())
+
+
+def load_mesh(source: str | os.PathLike | BinaryIO, file_type: str | None = None, *, member: str | None = None):
+    """Read a mesh with its materials and textures.
+
+    Args:
+        source: path of an OBJ (with its MTL and images beside it), GLB, GLTF, PLY, STL or OFF file, or of a zip
+            archive with one of these inside; or an open binary file with `file_type`. Assets outside the file's
+            folder are not read.
+        file_type: "obj", "glb", "gltf", "ply", "stl", "off" or "zip"; taken from the suffix where left out.
+        member: name of the mesh inside an archive; may be left out when the archive holds just one.
+
+    Returns:
+        trimesh.Scene: one geometry per material or node; only triangle meshes are kept.
+
+    Raises:
+        ValueError: the type is unknown, the content cannot be read, or there is no triangle in it.
+        OSError: the file cannot be opened.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        file_type = file_type or path.suffix[1:]
+        with open(path, "rb") as file:
+            resolver = trimesh.resolvers.FilePathResolver(str(path))
+            return _load_open_file(file, file_type, member, resolver, str(source))
+    if file_type is None:
+        raise ValueError("`file_type` must be given where `source` is an open file")
+    return _load_open_file(source, file_type, member, None, "source")
+
+
+def _load_open_file(file, file_type, member, resolver, name) -> trimesh.Scene:
+    file_type = file_type.lower().removeprefix(".")
+    if file_type == "zip" or member is not None:
+        return _load_zip_member(file, member, name)
+    if file_type not in LOAD_TYPES:
+        raise ValueError(f"{name!r}: `file_type` must be one of {', '.join((*LOAD_TYPES, 'zip'))}, got {file_type!r}")
+    try:
+        # The parsers raise whatever their input makes them stumble over.
+        scene = trimesh.load_scene(file, file_type=file_type, resolver=resolver)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{name!r} cannot be read as {file_type.upper()}: {error!r}") from error
+    others = [key for key, part in scene.geometry.items() if not isinstance(part, trimesh.Trimesh) or part.is_empty]
+    scene.delete_geometry(others)
+    if not any(len(part.faces) for part, _ in mesh_parts(scene)):
+        raise ValueError(f"{name!r} holds no triangles")
+    return scene
+
+
+def _load_zip_member(file, member, name) -> trimesh.Scene:
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{name!r} is not a zip archive: {error}") from error
+    with archive:
+        meshes = [entry for entry in archive.namelist() if PurePosixPath(entry).suffix[1:].lower() in LOAD_TYPES]
+        if member is None and len(meshes) != 1:
+            raise ValueError(f"`member` must name one of the {len(meshes)} meshes in {name!r}: {meshes[:10]}")
+        member = meshes[0] if member is None else member
+        if member not in meshes:
+            raise ValueError(f"`member` {member!r} is not a mesh in {name!r}; it holds {meshes[:10]}")
+        members = _ZipMembers(archive)
+        folder = str(PurePosixPath(member).parent)
+        resolver = trimesh.resolvers.ZipResolver(members, namespace=None if folder == "." else folder)
+        file_type = PurePosixPath(member).suffix
+        return _load_open_file(io.BytesIO(members[member]), file_type, None, resolver, f"{name}:{member}")
+
+
+def mesh_parts(mesh: Mesh) -> list[tuple[trimesh.Trimesh, np.ndarray]]:
+    """Every triangle mesh in `mesh` with its (4, 4) transform to the world; a geometry placed twice comes twice."""
+    if isinstance(mesh, trimesh.Trimesh):
+        return [(mesh, np.eye(4))]
+    if not isinstance(mesh, trimesh.Scene):
+        raise ValueError(f"`mesh` must be a trimesh.Trimesh or trimesh.Scene, got {type(mesh).__name__}")
+    nodes = [mesh.graph.get(node) for node in mesh.graph.nodes_geometry]
+    parts = [(mesh.geometry[name], np.asarray(transform, dtype=np.float64)) for transform, name in nodes]
+    return [part for part in parts if isinstance(part[0], trimesh.Trimesh)]
+
+
+def placed_triangles(part: trimesh.Trimesh, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """World vertices (V, 3) float64 and faces (F, 3) int64 of one part; a mirroring transform keeps faces outwards."""
+    vertices = np.asarray(part.vertices, dtype=np.float64) @ transform[:3, :3].T + transform[:3, 3]
+    faces = np.asarray(part.faces, dtype=np.int64)
+    if np.linalg.det(transform[:3, :3]) < 0:
+        faces = faces[:, ::-1]
+    return vertices, faces
+
+
+def nondegenerate_faces(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(F,) bool: the triangle is no needle or point, whatever its size (height above 1e-12 of its longest edge)."""
+    corners = vertices[faces]
+    edges = corners[:, [1, 2, 0]] - corners
+    longest = np.linalg.norm(edges, axis=2).max(axis=1, initial=0.0)
+    # Unit edges first: squares of tiny or huge coordinates would leave the range of floats.
+    unit = edges[:, :2] / np.where(longest > 0, longest, 1.0)[:, None, None]
+    return np.linalg.norm(np.cross(unit[:, 0], unit[:, 1]), axis=1) > 1e-12
+
+
+def merge_geometry(mesh: Mesh) -> trimesh.Trimesh:
+    """All triangles of `mesh` as one bare mesh: transforms applied, equal positions shared, degenerate ones dropped."""
+    placed = [placed_triangles(part, transform) for part, transform in mesh_parts(mesh)]
+    offsets = np.cumsum([0] + [len(vertices) for vertices, _ in placed])
+    vertices = np.concatenate([np.zeros((0, 3)), *(vertices for vertices, _ in placed)])
+    faces = np.concatenate([np.zeros((0, 3), np.int64), *(f + o for (_, f), o in zip(placed, offsets))])
+    if len(vertices):
+        vertices, faces = _share_vertices(vertices, faces)
+    return trimesh.Trimesh(vertices, faces[nondegenerate_faces(vertices, faces)], process=False)
+
+
+def _share_vertices(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same triangles with every distinct referenced position once. -0 and 0 are one position."""
+    used, faces = np.unique(faces, return_inverse=True)
+    vertices = vertices[used] + 0.0
+    rows = np.ascontiguousarray(vertices).view([("", np.float64)] * 3).ravel()
+    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    return vertices[first], inverse.ravel()[faces.reshape(-1, 3)]
+
+
+def referenced_bounds(mesh: Mesh) -> np.ndarray:
+    """(2, 3) lowest and highest corner of the box about all vertices that a face uses."""
+    parts = [placed_triangles(part, transform) for part, transform in mesh_parts(mesh) if len(part.faces)]
+    if not parts:
+        raise ValueError("`mesh` must have at least one triangle, got none")
+    used = [vertices[np.unique(faces)] for vertices, faces in parts]
+    return np.stack([np.min([v.min(axis=0) for v in used], axis=0), np.max([v.max(axis=0) for v in used], axis=0)])
+
+
+def validate_mesh(mesh: Mesh, max_faces: int = MAX_FACES) -> None:
+    """Raise ValueError unless `mesh` is an object one can work with.
+
+    That is: at least one triangle of non-zero area, at most `max_faces`, finite coordinates and texture coordinates
+    within range of float64 arithmetic.
+    """
+    parts = mesh_parts(mesh)
+    faces = sum(len(part.faces) for part, _ in parts)
+    if faces == 0:
+        raise ValueError("`mesh` must have at least one triangle, got none")
+    if faces > max_faces:
+        raise ValueError(f"`mesh` must have at most {max_faces} triangles, got {faces}")
+    for part, _ in parts:
+        if part.faces.min(initial=0) < 0 or part.faces.max(initial=-1) >= len(part.vertices):
+            raise ValueError("`mesh` has faces that refer to vertices which do not exist")
+    with np.errstate(over="ignore", invalid="ignore"):
+        bounds = referenced_bounds(mesh)
+        extent = bounds[1] - bounds[0]
+    if not np.isfinite(bounds).all() or not np.isfinite(extent).all():
+        raise ValueError(f"`mesh` must have finite coordinates, got bounds {bounds.tolist()}")
+    if extent.max() <= np.finfo(np.float64).eps * np.abs(bounds).max():
+        raise ValueError(f"`mesh` must have an extent, got all vertices at {bounds[0].tolist()}")
+    if not any(nondegenerate_faces(*placed_triangles(part, transform)).any() for part, transform in parts):
+        raise ValueError("`mesh` must have a triangle with an area, got only degenerate ones")
+
+
+def normalize_mesh(mesh: Mesh, half_side: float = 0.95) -> tuple[Mesh, np.ndarray]:
+    """A copy with its bounding box centred on the origin and its longest half-side scaled to `half_side`.
+
+    Returns:
+        The copy, and the (4, 4) float64 transform that maps the input to it.
+    """
+    low, high = referenced_bounds(mesh)
+    longest = (high - low).max() / 2
+    if not 0 < longest < np.inf:
+        raise ValueError(f"`mesh` must have a finite extent above zero, got bounds {low.tolist()} to {high.tolist()}")
+    scale = half_side / longest
+    transform = np.diag([scale, scale, scale, 1.0])
+    transform[:3, 3] = -scale * (low + (high - low) / 2)
+    normalized = mesh.copy()
+    normalized.apply_transform(transform)
+    return normalized, transform
+
+
+def simplify_mesh(mesh: Mesh, faces: int) -> trimesh.Trimesh:
+    """Bare triangles of `mesh`, reduced to at most `faces` by quadric edge collapse where the topology allows.
+
+    Non-manifold edges are cut open first, since libigl's decimation needs a manifold.
+    """
+    if faces < 4:
+        raise ValueError(f"`faces` must be at least 4, got {faces}")
+    merged = merge_geometry(mesh)
+    if len(merged.faces) <= faces:
+        return merged
+    vertices, triangles = np.asarray(merged.vertices), np.asarray(merged.faces, dtype=np.int64)
+    if not _is_manifold(triangles):
+        vertices, triangles, _ = igl.split_nonmanifold(vertices, triangles)
+    vertices, triangles, _, _ = igl.qslim(np.asfortranarray(vertices), np.asfortranarray(triangles, np.int32), faces)
+    if not len(triangles):
+        raise ValueError(f"`mesh` could not be simplified from {len(merged.faces)} to {faces} triangles")
+    return trimesh.Trimesh(vertices, triangles, process=False)
+
+
+def _is_manifold(faces: np.ndarray) -> bool:
+    return bool(np.all(igl.is_edge_manifold(faces)[0]) and np.all(igl.is_vertex_manifold(faces)))
+
+
+def drop_specks(mesh: Mesh, min_area_fraction: float = 1e-3) -> trimesh.Trimesh:
+    """Bare triangles of `mesh` without its connected components of less than this part of the largest one's area."""
+    merged = merge_geometry(mesh)
+    if not len(merged.faces):
+        return merged
+    _, labels = igl.facet_components(np.asarray(merged.faces, dtype=np.int64))
+    area = np.bincount(labels, weights=merged.area_faces)
+    kept = np.asarray(merged.faces)[(area >= min_area_fraction * area.max())[labels]]
+    return trimesh.Trimesh(*_share_vertices(np.asarray(merged.vertices), kept), process=False)
+
+
+def export_mesh(mesh: Mesh, path: str | os.PathLike) -> None:
+    """Write `mesh` as GLB, OBJ, PLY or STL, by the suffix of `path`, whole or not at all.
+
+    GLB keeps scenes, materials and textures. The other formats get one mesh: a `Trimesh` with its vertex colours where
+    the format has them, a `Scene` as bare triangles.
+    """
+    path = Path(path)
+    file_type = path.suffix[1:].lower()
+    if file_type not in EXPORT_TYPES:
+        raise ValueError(f"`path` must end in one of {', '.join('.' + t for t in EXPORT_TYPES)}, got {str(path)!r}")
+    if file_type != "glb" and isinstance(mesh, trimesh.Scene):
+        mesh = merge_geometry(mesh)
+    options = {"include_texture": False} if file_type == "obj" else {}
+    content = mesh.export(file_type=file_type, **options)
+    _write_atomically(path, content.encode() if isinstance(content, str) else content)
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Write beside `path`, then rename: a full disk or a crash leaves the old file or none, never half of one."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,437 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A mesh and a camera become depth, normals, positions, a mask and a lit colour image.
+
+A backend answers one question only: which triangle does each pixel centre see, and where in it. Embree answers it on
+the CPU, nvdiffrast on CUDA. Everything else is the same code for both, so that they differ at most where a pixel
+centre falls on an edge.
+
+Shading is Lambert in display (sRGB) space, opaque and two-sided: colour = albedo · (ambient + key · max(0, n·l) +
+head · max(0, n·v)), clipped to 1. The albedo is the texture, else the vertex or face colours, else the material's
+diffuse colour, else grey; glTF base colour and COLOR_0 factors multiply the texture.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import igl
+import numpy as np
+import trimesh
+from PIL import Image
+
+from .cameras import Camera, image_size
+from .mesh import Mesh, mesh_parts, nondegenerate_faces, placed_triangles
+
+# Faces that meet at a sharper angle (degrees) get an edge in the shading and in the normals.
+_CREASE_ANGLE = 50.0
+# Larger textures are reduced: an image of at most this side shows no more detail.
+_MAX_TEXTURE_SIDE = 1024
+_GREY = (0.7, 0.7, 0.7)
+
+
+@dataclass(frozen=True)
+class Light:
+    """One white key light that moves with the camera, a headlight on the camera, and ambient light.
+
+    Args:
+        direction: towards the key light in camera axes (+X right, +Y up, +Z from the object to the camera).
+        key: strength of the key light.
+        head: strength of the headlight.
+        ambient: strength of the ambient light.
+    """
+
+    direction: tuple[float, float, float] = (-0.5, 0.7, 0.5)
+    key: float = 0.45
+    head: float = 0.25
+    ambient: float = 0.4
+
+    def __post_init__(self):
+        if np.shape(self.direction) != (3,) or not 0 < np.linalg.norm(self.direction) < np.inf:
+            raise ValueError(f"`direction` must be three finite numbers, not all zero, got {self.direction}")
+        if not all(0 <= strength < np.inf for strength in (self.key, self.head, self.ambient)):
+            raise ValueError(f"`key`, `head` and `ambient` must be at least 0, got {self}")
+
+
+def sample_light(rng: np.random.Generator) -> Light:
+    """A random light from the upper half in front of the object, of random strength and contrast."""
+    azimuth, elevation = np.radians([rng.uniform(-80, 80), rng.uniform(0, 75)])
+    direction = (np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
+    return Light(
+        direction=tuple(float(value) for value in direction),
+        key=rng.uniform(0.2, 0.7),
+        head=rng.uniform(0.0, 0.35),
+        ambient=rng.uniform(0.25, 0.55),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Rendering:
+    """What one camera sees; arrays of height × width pixels, taken at pixel centres.
+
+    Attributes:
+        depth: (H, W) float32, along the view axis, inf outside.
+        normal: (H, W, 3) float32, unit, in the world, on the side that faces the camera; 0 outside.
+        position: (H, W, 3) float32, in the world; 0 outside.
+        mask: (H, W) bool, whether the pixel's centre sees the object.
+        color: (H, W, 4) uint8, lit sRGB, not premultiplied; alpha is the covered part of the pixel; 0 outside.
+    """
+
+    depth: np.ndarray
+    normal: np.ndarray
+    position: np.ndarray
+    mask: np.ndarray
+    color: np.ndarray
+
+
+class _Surface:
+    """Triangles of a mesh with everything that shading looks up, as flat arrays over all parts and materials."""
+
+    def __init__(self, mesh: Mesh):
+        parts = [_Part(part, transform) for part, transform in mesh_parts(mesh)]
+        parts = [part for part in parts if len(part.faces)]
+        if not parts:
+            raise ValueError("`mesh` must have a triangle with an area to be rendered, got none")
+        offsets = np.cumsum([0] + [len(part.vertices) for part in parts])
+        self.vertices = np.concatenate([part.vertices for part in parts])
+        self.faces = np.concatenate([part.faces + offset for part, offset in zip(parts, offsets)])
+        if not np.isfinite(self.vertices[self.faces]).all():
+            raise ValueError("`mesh` must have finite coordinates to be rendered")
+        self.face_part = np.repeat(np.arange(len(parts)), [len(part.faces) for part in parts])
+        self.corner_uv = np.concatenate([part.corner_uv for part in parts])
+        self.corner_color = None
+        if any(part.corner_color is not None for part in parts):
+            white = [np.ones((len(part.faces), 3, 3), np.float32) for part in parts]
+            self.corner_color = np.concatenate(
+                [w if p.corner_color is None else p.corner_color for p, w in zip(parts, white)]
+            )
+        self.part_color = np.stack([part.color for part in parts])
+        self.textures = _TextureAtlas([part.texture for part in parts])
+        low, high = self.vertices[self.faces].min(axis=(0, 1)), self.vertices[self.faces].max(axis=(0, 1))
+        self.center, self.radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
+        # float32 ray casting is exact only near the origin and at scale one.
+        self.unit_vertices = (self.vertices - self.center) / self.radius
+        self.corner_normal, self.face_normal = _normals(self.unit_vertices, self.faces)
+
+    def albedo(self, triangle: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(N, 3) float32 colours in [0, 1] of points given by triangle and barycentric coordinates."""
+        part = self.face_part[triangle]
+        color = self.part_color[part]
+        if self.corner_color is not None:
+            color = color * _interpolate(self.corner_color, triangle, weights)
+        if self.textures:
+            color = color * self.textures.lookup(part, _interpolate(self.corner_uv, triangle, weights))
+        return color
+
+    def normal(self, triangle: np.ndarray, weights: np.ndarray, to_camera: np.ndarray) -> np.ndarray:
+        """(N, 3) float32 unit normals on the side of the triangle that `to_camera` (N, 3) or (3,) points to."""
+        normal = _interpolate(self.corner_normal, triangle, weights)
+        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+        away = (self.face_normal[triangle] * to_camera).sum(axis=1) < 0
+        normal[away] *= -1
+        return normal
+
+
+class _Part:
+    """One placed triangle mesh with its colours brought to one form: colour × corner colours × texture."""
+
+    def __init__(self, mesh: trimesh.Trimesh, transform: np.ndarray):
+        self.vertices, faces = placed_triangles(mesh, transform)
+        kept = nondegenerate_faces(self.vertices, faces)
+        self.faces = faces[kept]
+        self.color = np.ones(3, np.float32)
+        self.corner_color = None
+        self.texture = None
+        self.corner_uv = np.zeros((len(self.faces), 3, 2), np.float32)
+        visual = mesh.visual
+        if isinstance(visual, trimesh.visual.TextureVisuals):
+            self._take_material(visual)
+        elif visual.kind == "vertex":
+            self.corner_color = _to_unit(visual.vertex_colors)[self.faces]
+        elif visual.kind == "face":
+            self.corner_color = np.repeat(_to_unit(visual.face_colors)[kept][:, None], 3, axis=1)
+        else:
+            self.color = np.array(_GREY, np.float32)
+
+    def _take_material(self, visual: trimesh.visual.TextureVisuals):
+        material = visual.material
+        uv = visual.uv
+        if isinstance(material, trimesh.visual.material.PBRMaterial):
+            image = material.baseColorTexture
+            factor = material.baseColorFactor
+            # glTF's factor is linear light, its texture sRGB.
+            self.color = np.ones(3, np.float32) if factor is None else _linear_to_srgb(_to_unit(factor))
+        else:
+            image = material.image
+            # MTL files with a texture often carry a meaningless (even black) diffuse colour: the texture replaces it.
+            self.color = np.ones(3, np.float32) if image is not None else _to_unit(material.main_color)
+        if image is not None and uv is not None and len(uv) == len(self.vertices):
+            self.texture = image
+            # A face without usable coordinates shows the texture's corner, as viewers do.
+            self.corner_uv = np.nan_to_num(uv, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)[self.faces]
+        colors = visual.vertex_attributes.get("color")
+        if colors is not None and len(colors) == len(self.vertices):
+            self.corner_color = _to_unit(trimesh.visual.color.to_rgba(colors))[self.faces]
+
+
+class _TextureAtlas:
+    """The textures of all parts in one array of texels, so that one lookup serves every pixel. No texture is white."""
+
+    def __init__(self, images: list[Image.Image | None]):
+        self.is_used = any(image is not None for image in images)
+        blocks, sizes, offsets, known = [], [], [], {}
+        total = 0
+        for image in images:
+            if id(image) not in known:
+                texels = _texels(image)
+                known[id(image)] = (total, texels.shape[:2])
+                blocks.append(texels.reshape(-1, 3))
+                total += len(blocks[-1])
+            offset, size = known[id(image)]
+            offsets.append(offset)
+            sizes.append(size)
+        self.texels = np.concatenate(blocks)
+        self.offset = np.array(offsets)
+        self.height, self.width = np.array(sizes).T
+
+    def __bool__(self):
+        return self.is_used
+
+    def lookup(self, index: np.ndarray, uv: np.ndarray) -> np.ndarray:
+        """(N, 3) float32 in [0, 1], bilinear, repeating; `index` (N,) the texture, `uv` (N, 2) from the bottom left."""
+        width, height, offset = self.width[index], self.height[index], self.offset[index]
+        x = (uv[:, 0] - np.floor(uv[:, 0])) * width - np.float32(0.5)
+        y = (np.ceil(uv[:, 1]) - uv[:, 1]) * height - np.float32(0.5)
+        left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+        fx, fy = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
+        columns = (left % width, (left + 1) % width)
+        rows = (offset + top % height * width, offset + (top + 1) % height * width)
+        upper, lower = (self.texels[r + columns[0]] * (1 - fx) + self.texels[r + columns[1]] * fx for r in rows)
+        return (upper * (1 - fy) + lower * fy) * np.float32(1 / 255)
+
+
+def _texels(image: Image.Image | None) -> np.ndarray:
+    """(H, W, 3) uint8, at most `_MAX_TEXTURE_SIDE` on a side; one white texel for no image."""
+    if image is None:
+        return np.full((1, 1, 3), 255, np.uint8)
+    image = image.convert("RGB")
+    factor = -(-max(image.size) // _MAX_TEXTURE_SIDE)
+    return np.asarray(image.reduce(factor) if factor > 1 else image)
+
+
+def _to_unit(color) -> np.ndarray:
+    """Float32 RGB in [0, 1] of uint8 RGBA colours of any leading shape."""
+    return np.asarray(color)[..., :3].astype(np.float32) / 255
+
+
+def _linear_to_srgb(color: np.ndarray) -> np.ndarray:
+    return np.where(color <= 0.0031308, 12.92 * color, 1.055 * color ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
+def _normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corner normals (F, 3, 3), smooth within the crease angle, and face normals (F, 3), float32.
+
+    Taken from the triangles, not from the file: stored normals are missing or wrong in many meshes.
+    """
+    _, first, shared = np.unique(
+        np.ascontiguousarray(vertices).view([("", vertices.dtype)] * 3).ravel(), return_index=True, return_inverse=True
+    )
+    corners = igl.per_corner_normals(vertices[first], shared.ravel()[faces], _CREASE_ANGLE)
+    edges = vertices[faces[:, 1:]] - vertices[faces[:, :1]]
+    face_normals = np.cross(edges[:, 0], edges[:, 1])
+    face_normals /= np.linalg.norm(face_normals, axis=1, keepdims=True)
+    return corners.reshape(-1, 3, 3).astype(np.float32), face_normals.astype(np.float32)
+
+
+def _interpolate(corner_values: np.ndarray, triangle: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(N, C) weighted sums of the (F, 3, C) values at the corners of each point's triangle."""
+    values = corner_values[triangle]
+    return (values * weights[:, :, None]).sum(axis=1)
+
+
+class _Renderer(ABC):
+    """A mesh made ready to be rendered from many cameras.
+
+    Args:
+        mesh: trimesh.Trimesh or trimesh.Scene with at least one triangle of non-zero area.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self._surface = _Surface(mesh)
+
+    @abstractmethod
+    def _cast(self, camera: Camera, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Triangle (H, W) int64 that each pixel centre sees, -1 for none, and its barycentrics (H, W, 3) float32."""
+
+    def render(
+        self, camera: Camera, resolution: int | tuple[int, int], *, light: Light | None = None, supersampling: int = 1
+    ) -> Rendering:
+        """Render one view.
+
+        Args:
+            camera: the view.
+            resolution: side of a square image, or (height, width).
+            light: `Light()` if left out.
+            supersampling: colour and alpha are means over this many samples squared per pixel; all else is taken at
+                pixel centres.
+        """
+        height, width = image_size(resolution)
+        if int(supersampling) != supersampling or supersampling < 1:
+            raise ValueError(f"`supersampling` must be a positive integer, got {supersampling}")
+        light = Light() if light is None else light
+        s = int(supersampling)
+        triangle, weights = self._cast(camera, height * s, width * s)
+        color = self._color(camera, light, triangle, weights, s)
+        if s % 2:
+            # The middle sample of an odd grid is the pixel centre.
+            triangle, weights = triangle[s // 2 :: s, s // 2 :: s], weights[s // 2 :: s, s // 2 :: s]
+        else:
+            triangle, weights = self._cast(camera, height, width)
+        mask = triangle >= 0
+        triangle, weights = triangle[mask], weights[mask]
+        corners = self._surface.vertices[self._surface.faces[triangle]]
+        # Doubles from here on: the caster's own distances are single precision.
+        points = (corners * weights.astype(np.float64)[:, :, None]).sum(axis=1)
+        depth = np.full((height, width), np.inf, np.float32)
+        position, normal = np.zeros((2, height, width, 3), np.float32)
+        depth[mask] = (camera.position - points) @ camera.camera_to_world[:3, 2]
+        position[mask] = points
+        normal[mask] = self._surface.normal(triangle, weights, _to_camera(camera, points))
+        return Rendering(depth, normal, position, mask, color)
+
+    def _color(self, camera: Camera, light: Light, triangle, weights, supersampling: int) -> np.ndarray:
+        """(H, W, 4) uint8 from the samples' triangles and barycentrics."""
+        mask = triangle >= 0
+        triangle, weights = triangle[mask], weights[mask]
+        surface = self._surface
+        points = (surface.vertices[surface.faces[triangle]] * weights[:, :, None]).sum(axis=1)
+        to_camera = _to_camera(camera, points)
+        normal = surface.normal(triangle, weights, to_camera)
+        to_key = camera.camera_to_world[:3, :3] @ (np.asarray(light.direction) / np.linalg.norm(light.direction))
+        shade = light.ambient + light.key * np.maximum(normal @ to_key, 0)
+        shade += light.head * np.maximum((normal * to_camera).sum(axis=1), 0)
+        samples = np.zeros((*mask.shape, 4), np.float32)
+        samples[mask, :3] = np.minimum(surface.albedo(triangle, weights) * shade[:, None], 1)
+        samples[..., 3] = mask
+        s = supersampling
+        total = samples.reshape(mask.shape[0] // s, s, mask.shape[1] // s, s, 4).sum(axis=(1, 3))
+        coverage = total[..., 3:]
+        color = np.concatenate([total[..., :3] / np.maximum(coverage, 1), coverage / s**2], axis=-1)
+        return np.rint(color * 255).astype(np.uint8)
+
+
+def _to_camera(camera: Camera, points: np.ndarray) -> np.ndarray:
+    """Unit directions (N, 3), or (3,) for all, from world points towards the camera."""
+    if camera.is_orthographic:
+        return camera.camera_to_world[:3, 2]
+    directions = camera.position - points
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+class EmbreeRenderer(_Renderer):
+    """Renders on the CPU by ray casting with Embree; the acceleration structure is built once per mesh."""
+
+    def __init__(self, mesh: Mesh):
+        super().__init__(mesh)
+        from embreex.mesh_construction import TriangleMesh
+        from embreex.rtcore_scene import EmbreeScene
+
+        # Robust: no ray slips through the edge between two triangles.
+        self._scene = EmbreeScene(robust=True)
+        vertices = self._surface.unit_vertices.astype(np.float32)
+        TriangleMesh(self._scene, vertices, self._surface.faces.astype(np.int32))
+
+    def _cast(self, camera: Camera, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        origins, directions = camera.rays((height, width))
+        origins = ((origins - self._surface.center) / self._surface.radius).astype(np.float32)
+        hits = self._scene.run(origins, directions.astype(np.float32), query="INTERSECT", output=True)
+        triangle = hits["primID"].astype(np.int64)
+        weights = np.stack([1 - hits["u"] - hits["v"], hits["u"], hits["v"]], axis=1)
+        return triangle.reshape(height, width), weights.reshape(height, width, 3)
+
+
+class NvdiffrastRenderer(_Renderer):
+    """Renders on a CUDA device by rasterisation with nvdiffrast.
+
+    Args:
+        mesh: trimesh.Trimesh or trimesh.Scene.
+        device: CUDA device.
+    """
+
+    def __init__(self, mesh: Mesh, device: str = "cuda"):
+        try:
+            import nvdiffrast.torch as dr
+        except ImportError as error:
+            raise ImportError(
+                "the nvdiffrast backend needs the `cuda` extra: pip install 'diffusers-vilearn[cuda]'; "
+                "backend='embree' renders the same on the CPU"
+            ) from error
+        import torch
+
+        super().__init__(mesh)
+        self._rasterize = dr.rasterize
+        self._context = dr.RasterizeCudaContext(device=device)
+        homogeneous = np.concatenate([self._surface.unit_vertices, np.ones((len(self._surface.vertices), 1))], axis=1)
+        self._vertices = torch.from_numpy(homogeneous.astype(np.float32)).to(device)
+        self._faces = torch.from_numpy(self._surface.faces.astype(np.int32)).to(device)
+
+    def _cast(self, camera: Camera, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        import torch
+
+        # The nvdiffrast rasteriser works on images whose sides are multiples of 8.
+        clip = torch.from_numpy(self._clip_from_unit(camera, width / height).astype(np.float32)).to(
+            self._vertices.device
+        )
+        positions = (self._vertices @ clip.T)[None].contiguous()
+        rast, _ = self._rasterize(self._context, positions, self._faces, resolution=(height, width), grad_db=False)
+        # Row 0 of nvdiffrast is the bottom; (u, v) weigh the first two corners.
+        u, v, _, index = rast[0].flip(0).cpu().numpy().transpose(2, 0, 1)
+        return index.astype(np.int64) - 1, np.stack([u, v, 1 - u - v], axis=-1)
+
+    def _clip_from_unit(self, camera: Camera, aspect: float) -> np.ndarray:
+        """(4, 4) float64 from the surface's unit frame to clip space, near and far planes tight about the object."""
+        surface = self._surface
+        world_from_unit = np.diag([surface.radius] * 3 + [1.0])
+        world_from_unit[:3, 3] = surface.center
+        camera_from_unit = camera.world_to_camera @ world_from_unit
+        depth = -(surface.unit_vertices @ camera_from_unit[2, :3] + camera_from_unit[2, 3])
+        margin = 1e-3 * surface.radius
+        near, far = depth.min() - margin, max(depth.max(), 0.0) + margin
+        # What lies behind the camera or on it is not seen, as with rays.
+        near = max(near, margin * 1e-3 if not camera.is_orthographic else 0.0)
+        return camera.projection_matrix(aspect, near, far) @ camera_from_unit
+
+
+def render(
+    mesh: Mesh,
+    camera: Camera,
+    resolution: int | tuple[int, int],
+    *,
+    light: Light | None = None,
+    supersampling: int = 1,
+    backend: str = "embree",
+) -> Rendering:
+    """Render one view of `mesh`; for many views of one mesh keep an `EmbreeRenderer` or `NvdiffrastRenderer`.
+
+    Args:
+        mesh: trimesh.Trimesh or trimesh.Scene.
+        camera: the view.
+        resolution: side of a square image, or (height, width).
+        light: `Light()` if left out.
+        supersampling: samples per pixel side for colour and alpha.
+        backend: "embree" (CPU) or "nvdiffrast" (CUDA).
+    """
+    renderers = {"embree": EmbreeRenderer, "nvdiffrast": NvdiffrastRenderer}
+    if backend not in renderers:
+        raise ValueError(f"`backend` must be one of {', '.join(renderers)}, got {backend!r}")
+    return renderers[backend](mesh).render(camera, resolution, light=light, supersampling=supersampling)
+
+
+def visible_points(rendering: Rendering, num_points: int, rng: np.random.Generator) -> np.ndarray:
+    """(num_points, 3) float32 world positions of random pixels that see the object; a pixel comes twice only if there
+    are fewer of them than `num_points`."""
+    points = rendering.position[rendering.mask]
+    if not len(points):
+        raise ValueError("`rendering` shows no surface: there are no visible points")
+    return points[rng.choice(len(points), num_points, replace=len(points) < num_points)]
