@@ -1,0 +1,378 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""From a field to a mesh: a coarse-to-fine search for the surface, then sparse marching cubes.
+
+The field is asked on a coarse lattice (cell corners and cell centres), and only cells that may hold a piece of the surface
+are divided, down to the cells of the full grid. A value at distance `d` from the surface says that a ball of radius `d`
+around its sample is free of surface, so a cell is dropped when such balls cover it. Sign changes are always kept, and a
+surface that leaves the divided cells is followed until it closes. No grid point is asked for twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import igl
+import numpy as np
+import torch
+import trimesh
+from scipy.ndimage import maximum_filter
+
+Field = Callable[[torch.Tensor], torch.Tensor]
+
+_MIN_RESOLUTION = 8
+# A truncated field above this magnitude says only that the surface is at least about one truncation away.
+_SATURATED = 0.98
+# Coarse cells, at most this many truncations wide: with corners and centres sampled, every part whose half-thickness is
+# over a quarter of the truncation then leaves an unsaturated sample or a sign change.
+_COARSE_TRUNCATIONS = 2.2
+# Bounds on the coarse cells along the longest side: coarser trusts a learned distance too far, finer asks nearly everything.
+_COARSE_CELLS = (32, 128)
+# Without a truncation a field may be flat right up to its surface, and only the lattice itself can hit a part.
+_COARSE_CELLS_UNKNOWN_SCALE = 112
+
+# The cell corners in the order in which libigl's marching cubes takes them.
+_CORNERS = np.array([[0, 0, 1], [0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 1], [0, 1, 0], [1, 1, 0], [1, 1, 1]])
+_FACES = tuple((axis, side) for axis in range(3) for side in range(2))
+
+
+def extract_mesh(
+    field: Field,
+    *,
+    bounds: float | Sequence[float],
+    resolution: int,
+    level: float = 0.0,
+    truncation: float | None = None,
+    chunk_size: int = 65536,
+    progress=None,
+    device: torch.device | str | None = None,
+) -> trimesh.Trimesh:
+    """The surface `field == level` as a closed mesh with outward faces.
+
+    The vertices are those of marching cubes on the full grid of `(resolution + 1)^3` points `min + i (max - min) / resolution`,
+    as far as the search finds the surface. It finds every part of which one sample sees anything, whole:
+
+    - with `truncation` t, every part with a half-thickness over t / 4 (coarse cells are at most 2.2 t wide, but never more
+      than 128 along the longest side: for a smaller t, read a quarter of a coarse cell);
+    - without, nothing is known of the field's scale, and its steepness is measured around each coarse cell (at least 112
+      along the longest side). A field that slopes towards its surface (a signed distance, logits) gives away thin parts as
+      well; one that is flat up to the surface gives away those with a half-thickness over half a coarse cell.
+
+    Outside the box the field counts as outside: a solid that reaches the box is closed by a flat cap on it.
+
+    Args:
+        field: maps points `(Q, 3)`, float32 on `device`, to values `(Q,)`; positive inside.
+        bounds: the half-side of a cube around the origin, or `(min_x, min_y, min_z, max_x, max_y, max_z)`.
+        resolution: cells along each axis, any integer from 8.
+        level: the value of the surface; between -1 and 1 where `truncation` is given.
+        truncation: the distance at which the field saturates at -1 and 1, in the unit of `bounds`; `field * truncation` is
+            then a signed distance near the surface. `None` for a field of unknown scale.
+        chunk_size: the most points in one call of `field`.
+        progress: a tqdm bar (`DiffusionPipeline.progress_bar(total=0)`): `update(n)` after each call of `field`, and
+            `total` set to the number of points asked for so far, which grows as the surface is found.
+        device: where `field` wants its points; the CPU by default.
+
+    Returns:
+        `trimesh.Trimesh` with float64 vertices in the unit of `bounds`, unprocessed.
+
+    Raises:
+        ValueError: for an argument out of range, a field that returns another shape or values that are not finite, and for
+            a field with no surface in the box.
+    """
+    grid = _Grid.create(bounds, resolution)
+    if truncation is not None and not 0 < truncation < np.inf:
+        raise ValueError(f"`truncation` is {truncation}; it must be a positive finite number or None.")
+    if not np.isfinite(level) or (truncation is not None and not -1 < level < 1):
+        raise ValueError(f"`level` is {level}; it must be finite, and in (-1, 1) for a truncated field.")
+    sampler = _Sampler(field, grid, level, chunk_size, device, progress)
+    stride = _coarse_stride(grid, truncation)
+    cells, slopes = _search_coarse(sampler, stride, truncation)
+    while stride > 1:
+        factor = 3 if stride % 3 == 0 else 2
+        cells, slopes = _divide(grid, cells, slopes, stride, stride // factor)
+        stride //= factor
+        cells, slopes, values = _follow(sampler, cells, slopes, stride)
+        keep = _crosses(values, level)
+        if stride > 1:
+            keep |= _inside_box(grid, cells) & ~_covered(grid, values - level, slopes, stride)
+        cells, slopes = cells[keep], slopes[keep]
+    if len(cells) == 0:
+        raise ValueError(
+            f"`field` has no surface at `level` {level} in the box: its {sampler.asked} values asked for lie between "
+            f"{sampler.lowest:.6g} and {sampler.highest:.6g}."
+        )
+    return _march(sampler, cells)
+
+
+def field_grid(
+    field: Field,
+    *,
+    bounds: float | Sequence[float],
+    resolution: int,
+    chunk_size: int = 65536,
+    progress=None,
+    device: torch.device | str | None = None,
+) -> torch.Tensor:
+    """The field at every grid point: `(resolution + 1,) * 3` float32 on the CPU, indexed `[x, y, z]`.
+
+    The arguments and errors are those of [`extract_mesh`]; `resolution` may be any integer from 1.
+    """
+    grid = _Grid.create(bounds, resolution, minimum=1)
+    sampler = _Sampler(field, grid, 0.0, chunk_size, device, progress)
+    shape = (grid.resolution + 1,) * 3
+    return torch.from_numpy(
+        sampler.query(np.prod(shape), lambda flat: np.stack(np.unravel_index(flat, shape), -1)).reshape(shape)
+    )
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The full grid. Point indices run from 0 to `resolution`; -1 and `resolution + 1` are the layer around the box."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    resolution: int
+
+    @classmethod
+    def create(cls, bounds, resolution: int, minimum: int = _MIN_RESOLUTION) -> _Grid:
+        box = np.asarray(bounds, dtype=np.float64)
+        if box.ndim == 0:
+            box = np.array([-box] * 3 + [box] * 3)
+        if box.shape != (6,) or not np.isfinite(box).all() or not (box[:3] < box[3:]).all():
+            raise ValueError(
+                f"`bounds` is {bounds}; it must be a positive half-side, or six finite numbers with each minimum (x, y, z) "
+                "below its maximum (x, y, z)."
+            )
+        if isinstance(resolution, bool) or not isinstance(resolution, int | np.integer) or resolution < minimum:
+            raise ValueError(f"`resolution` is {resolution!r}; it must be an integer from {minimum}.")
+        return cls(box[:3], box[3:], int(resolution))
+
+    @property
+    def spacing(self) -> np.ndarray:
+        return (self.upper - self.lower) / self.resolution
+
+    def positions(self, indices: np.ndarray) -> np.ndarray:
+        """Float64 positions `(Q, 3)` of point indices; the layer around the box is drawn onto its sides."""
+        return self.lower + np.clip(indices, 0, self.resolution) * (self.upper - self.lower) / self.resolution
+
+    def keys(self, indices: np.ndarray) -> np.ndarray:
+        """One int64 for each point `(..., 3)`, the layer around the box included."""
+        side = self.resolution + 3
+        x, y, z = (indices[..., axis].astype(np.int64) + 1 for axis in range(3))
+        return (x * side + y) * side + z
+
+    def indices(self, keys: np.ndarray) -> np.ndarray:
+        return np.stack(np.unravel_index(keys, (self.resolution + 3,) * 3), -1) - 1
+
+    def ends(self, starts: np.ndarray, stride: int) -> np.ndarray:
+        """The upper corner of the cells from `starts`; the last cells end at the box, the layer is one point thick."""
+        inside = np.minimum(starts + stride, self.resolution)
+        return np.where(starts < 0, 0, np.where(starts >= self.resolution, self.resolution + 1, inside))
+
+    def starts(self, ends: np.ndarray, stride: int) -> np.ndarray:
+        """The inverse of `ends`."""
+        return np.where(
+            ends > self.resolution, self.resolution, np.where(ends <= 0, -1, (ends - 1) // stride * stride)
+        )
+
+    def corner_keys(self, cells: np.ndarray, stride: int) -> np.ndarray:
+        """Keys `(cells, 8)` of the corners of cells `(cells, 3)`."""
+        ends = np.stack([cells, self.ends(cells, stride)])
+        return np.stack(
+            [self.keys(np.stack([ends[bit, :, axis] for axis, bit in enumerate(corner)], -1)) for corner in _CORNERS],
+            -1,
+        )
+
+
+class _Sampler:
+    """The values asked for so far, by point key, and the one place that calls the field."""
+
+    def __init__(self, field: Field, grid: _Grid, level: float, chunk_size: int, device, progress):
+        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
+            raise ValueError(f"`chunk_size` is {chunk_size!r}; it must be a positive integer.")
+        self.field, self.grid, self.level = field, grid, level
+        self.chunk_size, self.device, self.progress = int(chunk_size), torch.device(device or "cpu"), progress
+        self.known = np.empty(0, dtype=np.int64)
+        self.values = np.empty(0, dtype=np.float32)
+        self.asked, self.lowest, self.highest = 0, np.inf, -np.inf
+
+    def query(self, count: int, indices_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Values `(count,)` of the field at the point indices `indices_of(0..count)`, chunk by chunk."""
+        self.asked += int(count)
+        if self.progress is not None:
+            self.progress.total = self.asked
+        values = np.empty(count, dtype=np.float32)
+        for start in range(0, count, self.chunk_size):
+            flat = np.arange(start, min(start + self.chunk_size, count))
+            points = torch.from_numpy(self.grid.positions(indices_of(flat)).astype(np.float32)).to(self.device)
+            with torch.no_grad():
+                answer = self.field(points)
+            if not isinstance(answer, torch.Tensor) or answer.shape != points.shape[:1]:
+                got = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+                raise ValueError(
+                    f"`field` returned {got} for points {tuple(points.shape)}; it must be a tensor ({len(points)},)."
+                )
+            values[flat] = answer.float().cpu().numpy()
+            if not np.isfinite(values[flat]).all():
+                raise ValueError("`field` returned values that are not finite; every value in the box must be.")
+            if self.progress is not None:
+                self.progress.update(len(flat))
+        if count:
+            self.lowest, self.highest = min(self.lowest, values.min()), max(self.highest, values.max())
+        return values
+
+    def ask(self, keys: np.ndarray) -> None:
+        """Make the values at `keys` known. The layer around the box costs nothing: it is at the level, which is outside."""
+        new = np.unique(keys)
+        if len(self.known):
+            at = np.minimum(np.searchsorted(self.known, new), len(self.known) - 1)
+            new = new[self.known[at] != new]
+        indices = self.grid.indices(new)
+        in_box = ((indices >= 0) & (indices <= self.grid.resolution)).all(-1)
+        values = np.full(len(new), self.level, dtype=np.float32)
+        asked = indices[in_box]
+        values[in_box] = self.query(len(asked), lambda flat: asked[flat])
+        at = np.searchsorted(self.known, new)
+        self.known, self.values = np.insert(self.known, at, new), np.insert(self.values, at, values)
+
+    def __call__(self, keys: np.ndarray) -> np.ndarray:
+        return self.values[np.searchsorted(self.known, keys)]
+
+
+def _coarse_stride(grid: _Grid, truncation: float | None) -> int:
+    """Full-grid cells along a coarse cell: the largest 2^a 3^b that is fine enough."""
+    side = (grid.upper - grid.lower).max()
+    widest = side / _COARSE_CELLS_UNKNOWN_SCALE
+    if truncation is not None:
+        widest = np.clip(_COARSE_TRUNCATIONS * truncation, side / _COARSE_CELLS[1], side / _COARSE_CELLS[0])
+    limit = widest / grid.spacing.max() * (1 + 1e-9)
+    return max(2**a * 3**b for a, b in itertools.product(range(31), range(20)) if 2**a * 3**b <= max(limit, 1))
+
+
+def _search_coarse(sampler: _Sampler, stride: int, truncation: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Ask the coarse lattice; the cells `(cells, 3)` that may hold surface, and the field's steepness there `(cells,)`."""
+    grid, level = sampler.grid, sampler.level
+    planes = np.r_[-1, np.arange(0, grid.resolution, stride), grid.resolution, grid.resolution + 1]
+    corners = grid.keys(np.stack(np.meshgrid(planes, planes, planes, indexing="ij"), -1))
+    keys = [corners.ravel()]
+    if stride > 1:
+        middles = np.minimum(planes[1:-2] + stride // 2, grid.resolution)
+        centres = grid.keys(np.stack(np.meshgrid(middles, middles, middles, indexing="ij"), -1))
+        keys.append(centres.ravel())
+    sampler.ask(np.concatenate(keys))
+
+    lattice = sampler(corners)
+    samples = [lattice[tuple(slice(bit, bit + len(planes) - 1) for bit in corner)] for corner in _CORNERS]
+    if stride > 1:
+        # The layer around the box has no centres of its own: its end planes repeat their neighbours'.
+        samples.append(np.pad(sampler(centres), 1, constant_values=level))
+    low, high = np.minimum.reduce(samples), np.maximum.reduce(samples)
+    keep = (low <= level) & (high > level)
+    if stride > 1:
+        inner = np.zeros_like(keep)
+        inner[1:-1, 1:-1, 1:-1] = True
+        if truncation is not None:
+            keep |= inner & (np.minimum.reduce([np.abs(sample) for sample in samples]) < _SATURATED)
+    slopes = np.full(keep.shape, np.inf if truncation is None else 1 / truncation, dtype=np.float32)
+    if stride > 1 and truncation is None:
+        slopes[1:-1, 1:-1, 1:-1] = _local_slopes(lattice[1:-1, 1:-1, 1:-1], grid.spacing * stride)
+        unsure = np.argwhere(inner & ~keep)
+        values = np.stack([sample[tuple(unsure.T)] for sample in samples[:8]], -1)
+        covered = _covered(grid, values - level, slopes[tuple(unsure.T)], stride)
+        keep[tuple(unsure[~covered].T)] = True
+    return planes[np.argwhere(keep)].astype(np.int32), slopes[keep]
+
+
+def _local_slopes(lattice: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The field's steepness (value per length) around each cell: its edges' and those of the 26 cells about it.
+
+    A cell that straddles a thin plate may show eight equal values; the cells beside it show how fast they change.
+    """
+    square = 0.0
+    for axis in range(3):
+        slope = np.abs(np.diff(lattice, axis=axis)) / spacing[axis]
+        for other in {0, 1, 2} - {axis}:
+            front, back = (np.take(slope, range(bit, slope.shape[other] - 1 + bit), axis=other) for bit in (0, 1))
+            slope = np.maximum(front, back)
+        square = square + slope**2
+    return maximum_filter(np.sqrt(square), size=3, mode="nearest")
+
+
+def _covered(grid: _Grid, heights: np.ndarray, slopes: np.ndarray, stride: int) -> np.ndarray:
+    """Cells `(cells,)` that hold no surface, from the values above the level at their corners `(cells, 8)`.
+
+    A corner's ball of radius |height| / slope is free of surface. The cell is when each of its octants lies in one ball.
+    """
+    # An octant's farthest point from a corner is half a cell away along the axes they share a side of, else a whole one.
+    reach = np.where(_CORNERS[:, None] == _CORNERS[None], 0.5, 1.0) * grid.spacing * stride
+    reach = np.sqrt((reach**2).sum(-1)).astype(np.float32)
+    heights = np.abs(heights)
+    free = np.ones(len(heights), dtype=bool)
+    for octant in range(8):
+        free &= (heights >= slopes[:, None] * reach[octant]).any(-1)
+    return free
+
+
+def _crosses(values: np.ndarray, level: float) -> np.ndarray:
+    """Cells `(cells,)` with corner values `(cells, 8)` on both sides; a value at the level is outside, as for libigl."""
+    return (values.max(-1) > level) & (values.min(-1) <= level)
+
+
+def _inside_box(grid: _Grid, cells: np.ndarray) -> np.ndarray:
+    return ((cells >= 0) & (cells < grid.resolution)).all(-1)
+
+
+def _divide(grid: _Grid, cells: np.ndarray, slopes: np.ndarray, stride: int, child_stride: int):
+    """The children of `cells` in the full grid, and the parents' slopes."""
+    offsets = np.array(list(itertools.product(range(0, stride, child_stride), repeat=3)), dtype=np.int32)
+    children = cells[:, None] + offsets
+    exists = (children < grid.ends(cells, stride)[:, None]).all(-1)
+    return children[exists], np.broadcast_to(slopes[:, None], exists.shape)[exists]
+
+
+def _follow(sampler: _Sampler, cells: np.ndarray, slopes: np.ndarray, stride: int):
+    """Ask the cells' corners, and add neighbours while the surface leaves through a face to a cell that is not among them.
+
+    Returns cells, slopes and corner values `(cells, 8)`.
+    """
+    grid, level = sampler.grid, sampler.level
+    keys = grid.corner_keys(cells, stride)
+    sampler.ask(keys)
+    found = [(cells, slopes, sampler(keys))]
+    listed = np.sort(grid.keys(cells))
+    while len(found[-1][0]):
+        cells, slopes, values = found[-1]
+        crossing = _crosses(values, level)
+        cells, slopes, values = cells[crossing], slopes[crossing], values[crossing]
+        neighbours, inherited = [], []
+        for axis, side in _FACES:
+            through = _crosses(values[:, _CORNERS[:, axis] == side], level)
+            beyond = cells[through].copy()
+            if side:
+                beyond[:, axis] = grid.ends(beyond[:, axis], stride)
+            else:
+                beyond[:, axis] = grid.starts(beyond[:, axis], stride)
+            neighbours.append(beyond)
+            inherited.append(slopes[through])
+        neighbours, inherited = np.concatenate(neighbours), np.concatenate(inherited)
+        new_keys, first = np.unique(grid.keys(neighbours), return_index=True)
+        missing = ~np.isin(new_keys, listed, assume_unique=True)
+        cells, slopes = neighbours[first[missing]], inherited[first[missing]]
+        listed = np.union1d(listed, new_keys[missing])
+        keys = grid.corner_keys(cells, stride)
+        sampler.ask(keys)
+        found.append((cells, slopes, sampler(keys)))
+    return tuple(np.concatenate(parts) for parts in zip(*found))
+
+
+def _march(sampler: _Sampler, cells: np.ndarray) -> trimesh.Trimesh:
+    """Marching cubes on full-grid cells `(cells, 3)`, all of which cross the level."""
+    corners, members = np.unique(sampler.grid.corner_keys(cells, 1), return_inverse=True)
+    values = sampler(corners).astype(np.float64)
+    points = sampler.grid.positions(sampler.grid.indices(corners))
+    vertices, faces, _ = igl.marching_cubes(
+        values, points, members.reshape(-1, 8).astype(np.int64), float(sampler.level)
+    )
+    return trimesh.Trimesh(vertices, faces, process=False)
