@@ -4,14 +4,16 @@
 
 import math
 
+import torch
 from PIL import Image, ImageChops
+from transformers import Dinov2Model
 
 # A pixel belongs to the object from this alpha on; the soft fringe around it does not move the bounding box.
 OBJECT_ALPHA = 128
 
 
 def prepare_condition_image(image: Image.Image, size: int, foreground: float = 0.9) -> Image.Image:
-    """Centre the object of `image` on a white square, the longer side of its bounding box at `foreground` of the square.
+    """Centre the object of `image` on a white square, the longer side of its bounding box at `foreground` of it.
 
     The square is resampled once, antialiased, on premultiplied colours: what lies under transparent pixels never
     bleeds into the edge of the object.
@@ -63,3 +65,13 @@ def _object_box(image: Image.Image) -> tuple[int, int, int, int]:
             " `image = rembg.remove(image)`; or pass `--remove-background` on the command line."
         )
     return alpha.point(lambda value: 255 if value >= OBJECT_ALPHA else 0).getbbox()
+
+
+@torch.no_grad()
+def patch_tokens(image_encoder: Dinov2Model, pixel_values: torch.Tensor) -> torch.Tensor:
+    """The patch tokens (batch, patches, channels) of normalised images (batch, 3, height, width).
+
+    The class token and registers are dropped: they have no place in the image.
+    """
+    num_other_tokens = 1 + getattr(image_encoder.config, "num_register_tokens", 0)
+    return image_encoder(pixel_values.to(image_encoder.dtype)).last_hidden_state[:, num_other_tokens:]

@@ -1,0 +1,120 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: `diffusers-vilearn generate chair.png -o chair.glb`."""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from PIL import Image
+
+app = typer.Typer(
+    name="diffusers-vilearn",
+    help="ViLearn: an image in, a mesh out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DEFAULT_CHECKPOINT = "checkpoints/vilearn-tiny"
+
+
+def _print_version(wanted: bool):
+    if wanted:
+        typer.echo(version("diffusers-vilearn"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+):
+    pass
+
+
+@app.command()
+def generate(
+    image: Annotated[Path, typer.Argument(help="Picture of the object, RGBA with a transparent background.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Mesh to write: .glb, .ply, .obj or .stl.")],
+    checkpoint: Annotated[str, typer.Option(help="Folder or Hub id of the pipeline.")] = DEFAULT_CHECKPOINT,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 25,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    guidance_scale: Annotated[float, typer.Option(help="How closely to follow the image; 1 is no guidance.")] = 2.0,
+    num_tokens: Annotated[int | None, typer.Option(min=1, help="Shape tokens; the checkpoint's if not given.")] = None,
+    visible_fraction: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of tokens declared visible; the checkpoint's if not given."),
+    ] = None,
+    resolution: Annotated[int, typer.Option(min=2, help="Cells of the extraction grid per side.")] = 256,
+    preview: Annotated[
+        Path | None, typer.Option(help="Picture to write: the input beside four rendered views of the mesh.")
+    ] = None,
+    remove_background: Annotated[
+        bool, typer.Option("--remove-background", help="Cut the object out of an opaque photograph with rembg.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="Torch device; CUDA if there is one, else the CPU, if not given.")
+    ] = None,
+):
+    """Generate a mesh from a picture of an object."""
+    from .geometry.mesh import export_mesh
+    from .pipelines.preview import render_preview
+
+    picture = _load_picture(image, remove_background)
+    pipe = _load_pipeline(checkpoint, device)
+    mesh = pipe(
+        picture,
+        num_inference_steps=steps,
+        num_tokens=num_tokens,
+        guidance_scale=guidance_scale,
+        visible_fraction=visible_fraction,
+        resolution=resolution,
+        generator=torch.Generator().manual_seed(seed),
+    ).meshes[0]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    export_mesh(mesh, output)
+    typer.echo(f"{output}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces")
+    if preview is not None:
+        preview.parent.mkdir(parents=True, exist_ok=True)
+        render_preview(pipe.image_processor.preprocess(picture, size=512)[0], mesh).save(preview)
+        typer.echo(f"{preview}")
+
+
+def _load_picture(path: Path, remove_background: bool) -> Image.Image:
+    if not path.is_file():
+        raise ValueError(f"IMAGE must be the path of a picture, but there is no file {str(path)!r}.")
+    picture = Image.open(path)
+    if not remove_background:
+        return picture
+    try:
+        import rembg
+    except ImportError as error:
+        raise ValueError("--remove-background needs rembg: pip install diffusers-vilearn[rembg]") from error
+    return rembg.remove(picture)
+
+
+def _load_pipeline(checkpoint: str, device: str | None):
+    from .pipelines import ViLearnImageTo3DPipeline
+
+    if checkpoint == DEFAULT_CHECKPOINT and not Path(checkpoint).is_dir():
+        raise ValueError(f"there is no folder {checkpoint!r} here; name the pipeline to use with --checkpoint.")
+    pipe = ViLearnImageTo3DPipeline.from_pretrained(checkpoint)
+    return pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def main():
+    """The console script: bad input ends in one line and exit code 1, not in a traceback."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
