@@ -92,7 +92,7 @@ class Camera:
             origins = plane[:, :2] @ rotation[:, :2].T + self.position
             return origins, np.broadcast_to(-rotation[:, 2], origins.shape)
         directions = plane @ rotation.T
-        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        directions /= np.sqrt(np.einsum("nc,nc->n", directions, directions))[:, None]
         return np.broadcast_to(self.position, directions.shape), directions
 
     def project(self, points: np.ndarray, resolution: int | tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -39,7 +39,14 @@ class _ZipMembers(Mapping):
         info = self.archive.getinfo(name)
         if info.file_size > MAX_MEMBER_SIZE:
             raise ValueError(f"archive member {name!r} unpacks to {info.file_size} bytes, above {MAX_MEMBER_SIZE}")
-        return self.archive.read(info)
+        try:
+            return self.archive.read(info)
+        except Exception as error:
+            # Wrong checksums, unknown compression, passwords: each has an exception class of its own.
+            raise ValueError(f"archive member {name!r} cannot be unpacked: {error}") from error
+
+    def __contains__(self, name) -> bool:
+        return name in self.archive.NameToInfo
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.archive.namelist())
@@ -83,8 +90,8 @@ def _load_open_file(file, file_type, member, resolver, name) -> trimesh.Scene:
     if file_type not in LOAD_TYPES:
         raise ValueError(f"{name!r}: `file_type` must be one of {', '.join((*LOAD_TYPES, 'zip'))}, got {file_type!r}")
     try:
-        # The parsers raise whatever their input makes them stumble over.
-        scene = trimesh.load_scene(file, file_type=file_type, resolver=resolver)
+        # The parsers raise whatever their input makes them stumble over. Unprocessed: nothing is repaired in silence.
+        scene = trimesh.load_scene(file, file_type=file_type, resolver=resolver, process=False)
     except MemoryError:
         raise
     except Exception as error:
@@ -146,7 +153,7 @@ def nondegenerate_faces(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def merge_geometry(mesh: Mesh) -> trimesh.Trimesh:
-    """All triangles of `mesh` as one bare mesh: transforms applied, equal positions shared, degenerate ones dropped."""
+    """All triangles of `mesh` as one bare mesh: transforms applied, equal positions shared, needles dropped."""
     placed = [placed_triangles(part, transform) for part, transform in mesh_parts(mesh)]
     offsets = np.cumsum([0] + [len(vertices) for vertices, _ in placed])
     vertices = np.concatenate([np.zeros((0, 3)), *(vertices for vertices, _ in placed)])

@@ -6,9 +6,10 @@ A backend answers one question only: which triangle does each pixel centre see, 
 the CPU, nvdiffrast on CUDA. Everything else is the same code for both, so that they differ at most where a pixel
 centre falls on an edge.
 
-Shading is Lambert in display (sRGB) space, opaque and two-sided: colour = albedo · (ambient + key · max(0, n·l) +
-head · max(0, n·v)), clipped to 1. The albedo is the texture, else the vertex or face colours, else the material's
-diffuse colour, else grey; glTF base colour and COLOR_0 factors multiply the texture.
+Shading is Blinn-Phong in display (sRGB) space, opaque and two-sided: colour = albedo · (ambient + key · (n·l) +
+head · (n·v)) + gloss · (key · (n·h)^p + head · (n·v)^p), dot products and result clipped to [0, 1], the same slight
+gloss on everything so that black objects show their shape. The albedo is the texture, else the vertex or face colours,
+else the material's diffuse colour, else grey; glTF base colour and COLOR_0 factors multiply the texture.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _CREASE_ANGLE = 50.0
 # Larger textures are reduced: an image of at most this side shows no more detail.
 _MAX_TEXTURE_SIDE = 1024
 _GREY = (0.7, 0.7, 0.7)
+_GLOSS = 0.3
+_SHININESS = 12
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,6 @@ class _Surface:
         offsets = np.cumsum([0] + [len(part.vertices) for part in parts])
         self.vertices = np.concatenate([part.vertices for part in parts])
         self.faces = np.concatenate([part.faces + offset for part, offset in zip(parts, offsets)])
-        if not np.isfinite(self.vertices[self.faces]).all():
-            raise ValueError("`mesh` must have finite coordinates to be rendered")
         self.face_part = np.repeat(np.arange(len(parts)), [len(part.faces) for part in parts])
         self.corner_uv = np.concatenate([part.corner_uv for part in parts])
         self.corner_color = None
@@ -108,14 +109,21 @@ class _Surface:
             )
         self.part_color = np.stack([part.color for part in parts])
         self.textures = _TextureAtlas([part.texture for part in parts])
-        low, high = self.vertices[self.faces].min(axis=(0, 1)), self.vertices[self.faces].max(axis=(0, 1))
+        used = self.vertices[self.faces].reshape(-1, 3)
+        low, high = used.min(axis=0), used.max(axis=0)
         self.center, self.radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
         # float32 ray casting is exact only near the origin and at scale one.
         self.unit_vertices = (self.vertices - self.center) / self.radius
+        self.unit_corners = self.unit_vertices[self.faces]
         self.corner_normal, self.face_normal = _normals(self.unit_vertices, self.faces)
 
+    def position(self, triangle: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(N, 3) float64 world positions of points given by triangle and barycentric coordinates."""
+        # In the unit frame first: the weights sum to one only in single precision.
+        return self.center + self.radius * _interpolate(self.unit_corners, triangle, weights)
+
     def albedo(self, triangle: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(N, 3) float32 colours in [0, 1] of points given by triangle and barycentric coordinates."""
+        """(N, 3) float32 colours in [0, 1] of such points."""
         part = self.face_part[triangle]
         color = self.part_color[part]
         if self.corner_color is not None:
@@ -125,11 +133,9 @@ class _Surface:
         return color
 
     def normal(self, triangle: np.ndarray, weights: np.ndarray, to_camera: np.ndarray) -> np.ndarray:
-        """(N, 3) float32 unit normals on the side of the triangle that `to_camera` (N, 3) or (3,) points to."""
-        normal = _interpolate(self.corner_normal, triangle, weights)
-        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-        away = (self.face_normal[triangle] * to_camera).sum(axis=1) < 0
-        normal[away] *= -1
+        """(N, 3) float32 unit normals of such points on the side that `to_camera` (N, 3) or (3,) points to."""
+        normal = _normalize(_interpolate(self.corner_normal, triangle, weights))
+        normal[_dot(self.face_normal[triangle], to_camera) < 0] *= -1
         return normal
 
 
@@ -138,6 +144,8 @@ class _Part:
 
     def __init__(self, mesh: trimesh.Trimesh, transform: np.ndarray):
         self.vertices, faces = placed_triangles(mesh, transform)
+        if not np.isfinite(self.vertices[faces]).all():
+            raise ValueError("`mesh` must have finite coordinates to be rendered")
         kept = nondegenerate_faces(self.vertices, faces)
         self.faces = faces[kept]
         self.color = np.ones(3, np.float32)
@@ -163,7 +171,7 @@ class _Part:
             # glTF's factor is linear light, its texture sRGB.
             self.color = np.ones(3, np.float32) if factor is None else _linear_to_srgb(_to_unit(factor))
         else:
-            image = material.image
+            image = material.image if isinstance(material, trimesh.visual.material.SimpleMaterial) else None
             # MTL files with a texture often carry a meaningless (even black) diffuse colour: the texture replaces it.
             self.color = np.ones(3, np.float32) if image is not None else _to_unit(material.main_color)
         if image is not None and uv is not None and len(uv) == len(self.vertices):
@@ -199,7 +207,7 @@ class _TextureAtlas:
         return self.is_used
 
     def lookup(self, index: np.ndarray, uv: np.ndarray) -> np.ndarray:
-        """(N, 3) float32 in [0, 1], bilinear, repeating; `index` (N,) the texture, `uv` (N, 2) from the bottom left."""
+        """(N, 3) float32 in [0, 1], bilinear, repeating; `index` (N,): the texture, `uv` (N, 2): from bottom left."""
         width, height, offset = self.width[index], self.height[index], self.offset[index]
         x = (uv[:, 0] - np.floor(uv[:, 0])) * width - np.float32(0.5)
         y = (np.ceil(uv[:, 1]) - uv[:, 1]) * height - np.float32(0.5)
@@ -215,7 +223,11 @@ def _texels(image: Image.Image | None) -> np.ndarray:
     """(H, W, 3) uint8, at most `_MAX_TEXTURE_SIDE` on a side; one white texel for no image."""
     if image is None:
         return np.full((1, 1, 3), 255, np.uint8)
-    image = image.convert("RGB")
+    try:
+        # Files are decoded only now, with whatever error the format's decoder has for a broken one.
+        image = image.convert("RGB")
+    except Exception as error:
+        raise ValueError(f"a texture of `mesh` cannot be decoded: {error!r}") from error
     factor = -(-max(image.size) // _MAX_TEXTURE_SIDE)
     return np.asarray(image.reduce(factor) if factor > 1 else image)
 
@@ -239,15 +251,24 @@ def _normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
     )
     corners = igl.per_corner_normals(vertices[first], shared.ravel()[faces], _CREASE_ANGLE)
     edges = vertices[faces[:, 1:]] - vertices[faces[:, :1]]
-    face_normals = np.cross(edges[:, 0], edges[:, 1])
-    face_normals /= np.linalg.norm(face_normals, axis=1, keepdims=True)
+    face_normals = _normalize(np.cross(edges[:, 0], edges[:, 1]))
     return corners.reshape(-1, 3, 3).astype(np.float32), face_normals.astype(np.float32)
 
 
 def _interpolate(corner_values: np.ndarray, triangle: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(N, C) weighted sums of the (F, 3, C) values at the corners of each point's triangle."""
-    values = corner_values[triangle]
-    return (values * weights[:, :, None]).sum(axis=1)
+    return np.einsum("nkc,nk->nc", corner_values[triangle], weights)
+
+
+def _normalize(vectors: np.ndarray) -> np.ndarray:
+    """Unit vectors (..., 3) of vectors (..., 3); zero stays zero."""
+    length = np.sqrt(np.einsum("...c,...c->...", vectors, vectors))
+    return vectors / np.where(length > 0, length, 1)[..., None]
+
+
+def _dot(vectors: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """(N,) dot products of (N, 3) with (N, 3) or (3,)."""
+    return np.einsum("nc,c->n" if axis.ndim == 1 else "nc,nc->n", vectors, axis)
 
 
 class _Renderer(ABC):
@@ -290,14 +311,13 @@ class _Renderer(ABC):
             triangle, weights = self._cast(camera, height, width)
         mask = triangle >= 0
         triangle, weights = triangle[mask], weights[mask]
-        corners = self._surface.vertices[self._surface.faces[triangle]]
-        # Doubles from here on: the caster's own distances are single precision.
-        points = (corners * weights.astype(np.float64)[:, :, None]).sum(axis=1)
+        # From the triangles' corners: the caster's own distances are single precision.
+        points = self._surface.position(triangle, weights)
         depth = np.full((height, width), np.inf, np.float32)
         position, normal = np.zeros((2, height, width, 3), np.float32)
         depth[mask] = (camera.position - points) @ camera.camera_to_world[:3, 2]
         position[mask] = points
-        normal[mask] = self._surface.normal(triangle, weights, _to_camera(camera, points))
+        normal[mask] = self._surface.normal(triangle, weights, self._to_camera(camera, points))
         return Rendering(depth, normal, position, mask, color)
 
     def _color(self, camera: Camera, light: Light, triangle, weights, supersampling: int) -> np.ndarray:
@@ -305,28 +325,33 @@ class _Renderer(ABC):
         mask = triangle >= 0
         triangle, weights = triangle[mask], weights[mask]
         surface = self._surface
-        points = (surface.vertices[surface.faces[triangle]] * weights[:, :, None]).sum(axis=1)
-        to_camera = _to_camera(camera, points)
+        to_camera = self._to_camera(camera, surface.position(triangle, weights))
         normal = surface.normal(triangle, weights, to_camera)
-        to_key = camera.camera_to_world[:3, :3] @ (np.asarray(light.direction) / np.linalg.norm(light.direction))
-        shade = light.ambient + light.key * np.maximum(normal @ to_key, 0)
-        shade += light.head * np.maximum((normal * to_camera).sum(axis=1), 0)
+        diffuse, specular = _shade(normal, to_camera, camera, light)
         samples = np.zeros((*mask.shape, 4), np.float32)
-        samples[mask, :3] = np.minimum(surface.albedo(triangle, weights) * shade[:, None], 1)
+        samples[mask, :3] = np.minimum(surface.albedo(triangle, weights) * diffuse[:, None] + specular[:, None], 1)
         samples[..., 3] = mask
         s = supersampling
-        total = samples.reshape(mask.shape[0] // s, s, mask.shape[1] // s, s, 4).sum(axis=(1, 3))
+        total = sum(samples[row::s, column::s] for row in range(s) for column in range(s))
         coverage = total[..., 3:]
         color = np.concatenate([total[..., :3] / np.maximum(coverage, 1), coverage / s**2], axis=-1)
         return np.rint(color * 255).astype(np.uint8)
 
+    def _to_camera(self, camera: Camera, points: np.ndarray) -> np.ndarray:
+        """Unit directions (N, 3), or (3,) for all, from world points towards the camera."""
+        if camera.is_orthographic:
+            return camera.camera_to_world[:3, 2].astype(np.float32)
+        # In units of the object, so that single precision holds for any size of it.
+        return _normalize(((camera.position - points) / self._surface.radius).astype(np.float32))
 
-def _to_camera(camera: Camera, points: np.ndarray) -> np.ndarray:
-    """Unit directions (N, 3), or (3,) for all, from world points towards the camera."""
-    if camera.is_orthographic:
-        return camera.camera_to_world[:3, 2]
-    directions = camera.position - points
-    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+def _shade(normal: np.ndarray, to_camera: np.ndarray, camera: Camera, light: Light) -> tuple[np.ndarray, np.ndarray]:
+    """Diffuse factor (N,) and specular summand (N,) of points with unit normals (N, 3)."""
+    to_key = (camera.camera_to_world[:3, :3] @ _normalize(np.asarray(light.direction))).astype(np.float32)
+    halfway = _normalize(to_key + to_camera)
+    key, head, highlight = (np.clip(_dot(normal, axis), 0, 1) for axis in (to_key, to_camera, halfway))
+    diffuse = light.ambient + light.key * key + light.head * head
+    return diffuse, _GLOSS * (light.key * highlight**_SHININESS + light.head * head**_SHININESS)
 
 
 class EmbreeRenderer(_Renderer):
