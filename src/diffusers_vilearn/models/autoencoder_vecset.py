@@ -113,15 +113,21 @@ class VecSetVAEOutput(BaseOutput):
 
     Args:
         field (`torch.Tensor` of shape `(batch, queries, 1)`): Field at the queried positions, positive inside.
-        latent_dist ([`DiagonalGaussianDistribution`]): The posterior over `(batch, tokens, latent_channels)`.
+        moments (`torch.Tensor` of shape `(batch, tokens, 2 * latent_channels)`):
+            Parameters of the posterior; `latent_dist` is the [`DiagonalGaussianDistribution`] they make.
         hidden (`torch.Tensor` of shape `(batch, tokens, decoder_width)`): Decoder tokens, as [`VecSetVAE.decode`].
         anchors (`torch.Tensor` of shape `(batch, tokens, 3)`): Position of the point each token was queried from.
     """
 
+    # tensors only: an object in here would hide its tensors from `torch.export` and from DDP
     field: torch.Tensor
-    latent_dist: DiagonalGaussianDistribution
+    moments: torch.Tensor
     hidden: torch.Tensor
     anchors: torch.Tensor
+
+    @property
+    def latent_dist(self) -> DiagonalGaussianDistribution:
+        return DiagonalGaussianDistribution(self.moments)
 
 
 class VecSetAttnProcessor:
@@ -600,7 +606,8 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         sharp_points: torch.Tensor | None,
         num_tokens: int | None,
         generator: torch.Generator | None,
-    ) -> tuple[DiagonalGaussianDistribution, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The posterior's parameters and the positions of its tokens' query points."""
         self._check_points(points, sharp_points)
         num_tokens = self.config.num_tokens if num_tokens is None else num_tokens
         index = self._select_queries(points, sharp_points, num_tokens, generator)
@@ -611,7 +618,7 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
             moments = torch.cat([self._encode(*part) for part in slices])
         else:
             moments = self._encode(*clouds, *index)
-        return DiagonalGaussianDistribution(moments), anchors
+        return moments, anchors
 
     @apply_forward_hook
     def encode(
@@ -643,7 +650,8 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         Raises:
             ValueError: If a cloud has the wrong shape, is missing or superfluous, or has too few points.
         """
-        posterior, _ = self._encode_with_anchors(points, sharp_points, num_tokens, generator)
+        moments, _ = self._encode_with_anchors(points, sharp_points, num_tokens, generator)
+        posterior = DiagonalGaussianDistribution(moments)
         if not return_dict:
             return (posterior,)
         return AutoencoderKLOutput(latent_dist=posterior)
@@ -774,18 +782,19 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
             return_dict (`bool`, *optional*, defaults to `True`): Whether to return an output class, not a tuple.
 
         Returns:
-            [`VecSetVAEOutput`] or `tuple`: The field first, then `latent_dist`, `hidden` and `anchors`.
+            [`VecSetVAEOutput`] or `tuple`: The field first, then `moments`, `hidden` and `anchors`.
 
         Raises:
             ValueError: As `encode` and `query`.
         """
-        posterior, anchors = self._encode_with_anchors(points, sharp_points, num_tokens, generator)
+        moments, anchors = self._encode_with_anchors(points, sharp_points, num_tokens, generator)
+        posterior = DiagonalGaussianDistribution(moments)
         latents = posterior.sample(generator) if sample_posterior else posterior.mode()
         hidden = self.decode(latents)
         field = self.query(xyz, hidden)
         if not return_dict:
-            return (field, posterior, hidden, anchors)
-        return VecSetVAEOutput(field=field, latent_dist=posterior, hidden=hidden, anchors=anchors)
+            return (field, moments, hidden, anchors)
+        return VecSetVAEOutput(field=field, moments=moments, hidden=hidden, anchors=anchors)
 
 
 def _split_batch(values: torch.Tensor | None, batch_size: int) -> tuple:
