@@ -1,0 +1,185 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Shapes and views -> latents, visible tokens and image tokens; and those -> training samples."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import AutoImageProcessor, Dinov2Model
+
+from ..models import VecSetVAE
+from ..visibility import group_visible_tokens
+from .features import latent_features
+from .frames import object_to_frame, transform_cloud, transform_points
+from .images import patch_tokens, prepare_condition_image
+from .preparation import object_rng
+from .shards import shard_path
+
+METADATA_FILE = "metadata.json"
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """SHA-256 of a model's weights; latents are only valid for the VAE that made them."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class LatentEncoder:
+    """Encodes the views of a prepared dataset with one VAE and one image encoder.
+
+    Args:
+        vae (`VecSetVAE`): frozen; its `frame` decides the frame of the latents.
+        image_encoder (`Dinov2Model`): frozen.
+        image_processor: of the image encoder; its crop size is the size of the condition image.
+        num_tokens (`int`, *optional*): latent tokens a shape; default `vae.config.num_tokens`.
+        min_votes (`int` or `"balanced"`): see `group_visible_tokens`.
+        num_points (`int`): points of the cloud given to the encoder.
+    """
+
+    def __init__(self, vae, image_encoder, image_processor, num_tokens=None, min_votes="balanced", num_points=4096):
+        self.vae = vae.eval()
+        self.image_encoder = image_encoder.eval()
+        self.image_processor = image_processor
+        self.num_tokens = num_tokens or vae.config.num_tokens
+        self.min_votes = min_votes
+        self.num_points = num_points
+
+    @classmethod
+    def from_pretrained(cls, vae: str, image_encoder: str, *, device, **options) -> "LatentEncoder":
+        """Load both models from folders or Hub ids."""
+        return cls(
+            VecSetVAE.from_pretrained(vae).to(device),
+            Dinov2Model.from_pretrained(image_encoder).to(device),
+            AutoImageProcessor.from_pretrained(image_encoder),
+            **options,
+        )
+
+    @property
+    def features(self) -> datasets.Features:
+        return latent_features(self.vae.config.latent_channels, self.image_encoder.config.hidden_size)
+
+    @property
+    def metadata(self) -> dict:
+        """What a table of latents must agree on with whoever trains on it."""
+        return {
+            "vae": fingerprint(self.vae),
+            "image_encoder": fingerprint(self.image_encoder),
+            "frame": self.vae.config.frame,
+            "num_tokens": self.num_tokens,
+            "min_votes": self.min_votes,
+            "image_size": self.image_processor.crop_size["height"],
+        }
+
+    def check_table(self, folder: Path) -> None:
+        """Record what the table in `folder` is made with; refuse to go on with one made otherwise."""
+        path = folder / METADATA_FILE
+        if path.exists() and json.loads(path.read_text()) != self.metadata:
+            raise ValueError(
+                f"{folder} holds latents made with another VAE, image encoder or options; choose another name."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.metadata, indent=1))
+
+    def encode_shard(self, dataset: Path, shard: str, batch_size: int) -> list[dict]:
+        """Rows of `latent_features` for all views of one shard."""
+        shapes = _read_shard(dataset, "shapes", shard).with_format("numpy", ["surface"], output_all_columns=True)
+        surfaces = {row["uid"]: row["surface"] for row in shapes}
+        views = _read_shard(dataset, "views", shard)
+        return [
+            encoded
+            for start in range(0, len(views), batch_size)
+            for encoded in self.encode_views(
+                list(views.select(range(start, min(start + batch_size, len(views))))), surfaces
+            )
+        ]
+
+    @torch.no_grad()
+    def encode_views(self, views: list[dict], surfaces: dict[str, np.ndarray]) -> list[dict]:
+        """Latents, visible tokens and image tokens of some views; `surfaces` maps uids to clouds (n, 6)."""
+        device = self.vae.device
+        clouds, visible, similarities = [], [], []
+        for view in views:
+            surface = surfaces[view["uid"]]
+            similarity = object_to_frame(self.vae.config.frame, surface[:, :3], view["azimuth"])
+            rng = object_rng(view["uid"], f"latents/{view['view']}")
+            subset = surface[rng.permutation(len(surface))[: self.num_points]]
+            clouds.append(torch.from_numpy(transform_cloud(similarity, subset)))
+            points = transform_points(similarity, np.asarray(view["visible_points"], np.float32))
+            visible.append(torch.from_numpy(points).to(device))
+            similarities.append(similarity)
+        posterior = self.vae.encode(torch.stack(clouds).to(device), num_tokens=self.num_tokens).latent_dist
+        masks = group_visible_tokens(self.vae, posterior.mode(), visible, min_votes=self.min_votes)
+        moments = torch.cat([posterior.mean, posterior.logvar], dim=-1)
+        images = self.encode_images([view["image"] for view in views])
+        return [
+            {
+                "uid": view["uid"],
+                "view": view["view"],
+                "frame": similarity.astype(np.float32),
+                "moments": moments[i].cpu().numpy().astype(np.float16),
+                "visible_tokens": masks[i].nonzero()[:, 0].tolist(),
+                "image_embeds": images[i].cpu().numpy().astype(np.float16),
+            }
+            for i, (view, similarity) in enumerate(zip(views, similarities, strict=True))
+        ]
+
+    def encode_images(self, images) -> torch.Tensor:
+        """Patch tokens (images, patches, channels) of RGBA images."""
+        size = self.image_processor.crop_size["height"]
+        pixels = self.image_processor([prepare_condition_image(image, size) for image in images], return_tensors="pt")
+        return patch_tokens(self.image_encoder, pixels["pixel_values"].to(self.image_encoder.device))
+
+
+def _read_shard(dataset: Path, table: str, shard: str) -> datasets.Dataset:
+    return datasets.load_dataset("parquet", data_files=str(shard_path(dataset, table, shard)), split="train")
+
+
+class LatentSamples(Dataset):
+    """Training samples of the transformer; indexed by `(epoch, index)`, the same for the same seed and key.
+
+    All randomness of a sample (posterior, noise, timestep, dropped condition) is drawn here from the sample's own
+    generator, so that runs which differ only in the model see the same data and the same noise.
+
+    Args:
+        latents (`datasets.Dataset`): rows of `latent_features`.
+        condition_dropout (`float`): probability that the image tokens are zeroed (classifier-free guidance).
+        logit_mean, logit_std (`float`): of the logit-normal timestep density.
+        seed (`int`): of all randomness.
+    """
+
+    def __init__(self, latents, *, condition_dropout, logit_mean, logit_std, seed):
+        self.latents = latents.with_format("numpy", ["moments", "visible_tokens", "image_embeds"])
+        self.condition_dropout = condition_dropout
+        self.logit_mean = logit_mean
+        self.logit_std = logit_std
+        self.seed = seed
+
+    def __len__(self):
+        return len(self.latents)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        row = self.latents[index]
+        mean, logvar = np.split(row["moments"], 2, axis=-1)
+        latents = mean + np.exp(logvar / 2) * rng.standard_normal(mean.shape)
+        noise = rng.standard_normal(mean.shape)
+        density = 1 / (1 + np.exp(-(self.logit_mean + self.logit_std * rng.standard_normal())))
+        dropped = rng.random() < self.condition_dropout
+        visible = np.zeros(len(mean), bool)
+        visible[row["visible_tokens"].astype(int)] = True
+        return {
+            "latents": torch.from_numpy(latents.astype(np.float32)),
+            "noise": torch.from_numpy(noise.astype(np.float32)),
+            "density": torch.tensor(density, dtype=torch.float32),
+            "visible_mask": torch.from_numpy(visible),
+            "image_embeds": torch.from_numpy(row["image_embeds"].astype(np.float32) * (not dropped)),
+        }
