@@ -240,8 +240,8 @@ def test_normalised_scenes_move_as_a_whole():
     normalized, transform = normalize_mesh(scene, half_side=1.0)
     np.testing.assert_allclose(merge_geometry(normalized).bounds[:, 0], [-1, 1], atol=1e-12)
     np.testing.assert_allclose(
-        merge_geometry(normalized).vertices,
-        trimesh.transform_points(merge_geometry(scene).vertices, transform),
+        merge_geometry(normalized).triangles,
+        trimesh.transform_points(merge_geometry(scene).triangles.reshape(-1, 3), transform).reshape(-1, 3, 3),
         atol=1e-12,
     )
     assert merge_geometry(scene).bounds[1, 0] == 6

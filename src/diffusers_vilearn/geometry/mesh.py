@@ -55,7 +55,9 @@ class _ZipMembers(Mapping):
         return len(self.archive.namelist())
 
 
-def load_mesh(source: str | os.PathLike | BinaryIO, file_type: str | None = None, *, member: str | None = None):
+def load_mesh(
+    source: str | os.PathLike | BinaryIO, file_type: str | None = None, *, member: str | None = None
+) -> trimesh.Scene:
     """Read a mesh with its materials and textures.
 
     Args:
@@ -164,12 +166,19 @@ def merge_geometry(mesh: Mesh) -> trimesh.Trimesh:
 
 
 def _share_vertices(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same triangles with every distinct referenced position once. -0 and 0 are one position."""
+    """The same triangles with every distinct referenced position once."""
     used, faces = np.unique(faces, return_inverse=True)
-    vertices = vertices[used] + 0.0
-    rows = np.ascontiguousarray(vertices).view([("", np.float64)] * 3).ravel()
-    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
-    return vertices[first], inverse.ravel()[faces.reshape(-1, 3)]
+    vertices = vertices[used]
+    first, shared = unique_positions(vertices)
+    return vertices[first], shared[faces.reshape(-1, 3)]
+
+
+def unique_positions(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index of one vertex per distinct position (U,), and for each of the (V, 3) vertices which of them it is (V,)."""
+    # Bytes sort much faster than rows; adding zero makes -0 and 0 the same bytes.
+    rows = np.ascontiguousarray(vertices + 0.0, dtype=np.float64).view(np.dtype((np.void, 24))).ravel()
+    _, first, shared = np.unique(rows, return_index=True, return_inverse=True)
+    return first, shared.ravel()
 
 
 def referenced_bounds(mesh: Mesh) -> np.ndarray:
@@ -184,8 +193,8 @@ def referenced_bounds(mesh: Mesh) -> np.ndarray:
 def validate_mesh(mesh: Mesh, max_faces: int = MAX_FACES) -> None:
     """Raise ValueError unless `mesh` is an object one can work with.
 
-    That is: at least one triangle of non-zero area, at most `max_faces`, finite coordinates and texture coordinates
-    within range of float64 arithmetic.
+    That is: at least one triangle of non-zero area, at most `max_faces` in all, faces that refer to existing vertices,
+    finite coordinates and a finite extent.
     """
     parts = mesh_parts(mesh)
     faces = sum(len(part.faces) for part, _ in parts)

@@ -23,7 +23,7 @@ import trimesh
 from PIL import Image
 
 from .cameras import Camera, image_size
-from .mesh import Mesh, mesh_parts, nondegenerate_faces, placed_triangles
+from .mesh import Mesh, mesh_parts, nondegenerate_faces, placed_triangles, unique_positions
 
 # Faces that meet at a sharper angle (degrees) get an edge in the shading and in the normals.
 _CREASE_ANGLE = 50.0
@@ -246,10 +246,8 @@ def _normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
 
     Taken from the triangles, not from the file: stored normals are missing or wrong in many meshes.
     """
-    _, first, shared = np.unique(
-        np.ascontiguousarray(vertices).view([("", vertices.dtype)] * 3).ravel(), return_index=True, return_inverse=True
-    )
-    corners = igl.per_corner_normals(vertices[first], shared.ravel()[faces], _CREASE_ANGLE)
+    first, shared = unique_positions(vertices)
+    corners = igl.per_corner_normals(vertices[first], shared[faces], _CREASE_ANGLE)
     edges = vertices[faces[:, 1:]] - vertices[faces[:, :1]]
     face_normals = _normalize(np.cross(edges[:, 0], edges[:, 1]))
     return corners.reshape(-1, 3, 3).astype(np.float32), face_normals.astype(np.float32)
