@@ -119,11 +119,12 @@ class VecSetVAEOutput(BaseOutput):
         anchors (`torch.Tensor` of shape `(batch, tokens, 3)`): Position of the point each token was queried from.
     """
 
-    # tensors only: an object in here would hide its tensors from `torch.export` and from DDP
+    # tensors only: an object in here would hide its tensors from `torch.export` and from DDP;
+    # defaults, because accelerate rebuilds outputs under mixed precision from one dictionary
     field: torch.Tensor
-    moments: torch.Tensor
-    hidden: torch.Tensor
-    anchors: torch.Tensor
+    moments: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None
+    anchors: torch.Tensor | None = None
 
     @property
     def latent_dist(self) -> DiagonalGaussianDistribution:
