@@ -58,6 +58,7 @@ def parse_args():
     latents.add_argument(
         "--min_votes", default="balanced", help="Votes that make a token visible: a number or balanced."
     )
+    latents.add_argument("--mirror", action="store_true", help="Also encode the mirror image of every view.")
     latents.add_argument("--splits", nargs="*", default=["train"])
     latents.add_argument("--batch_size", type=int, default=16)
     latents.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -139,7 +140,12 @@ def prepare_latents(args):
 
     min_votes = args.min_votes if args.min_votes == "balanced" else int(args.min_votes)
     encoder = LatentEncoder.from_pretrained(
-        args.vae, args.image_encoder, num_tokens=args.num_tokens, min_votes=min_votes, device=args.device
+        args.vae,
+        args.image_encoder,
+        device=args.device,
+        num_tokens=args.num_tokens,
+        min_votes=min_votes,
+        mirror=args.mirror,
     )
     encoder.check_table(args.dataset_name / args.name)
     shards = [path.stem for path in (args.dataset_name / "shapes").glob("*.parquet")]

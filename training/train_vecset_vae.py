@@ -91,7 +91,7 @@ def validate(vae, samples: FieldSamples, batch_size: int, device) -> dict[str, f
     for start in range(0, len(samples), batch_size):
         rows = [samples[0, index] for index in range(start, min(start + batch_size, len(samples)))]
         batch = {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}
-        field = vae(batch["points"], batch["xyz"], sample_posterior=False).field.float()
+        field = vae(batch["points"], batch["xyz"], sample_posterior=False, return_dict=False)[0].float()
         volume = slice(samples.num_queries // 2, None)
         ious.extend(occupancy_iou(field[:, volume, 0] > 0, batch["field"][:, volume, 0] > 0).tolist())
         errors.append((field - batch["field"]).abs().mean().item())

