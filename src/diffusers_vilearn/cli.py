@@ -3,6 +3,7 @@
 """The command line: `diffusers-vilearn generate chair.png -o chair.glb`."""
 
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,10 @@ from typing import Annotated
 import torch
 import typer
 from PIL import Image
+
+from .geometry.mesh import EXPORT_TYPES, export_mesh
+from .pipelines import ViLearnImageTo3DPipeline
+from .pipelines.preview import render_preview
 
 app = typer.Typer(
     name="diffusers-vilearn",
@@ -62,9 +67,9 @@ def generate(
     ] = None,
 ):
     """Generate a mesh from a picture of an object."""
-    from .geometry.mesh import export_mesh
-    from .pipelines.preview import render_preview
-
+    _check_suffix("--output", output, {f".{kind}" for kind in EXPORT_TYPES})
+    if preview is not None:
+        _check_suffix("--preview", preview, Image.registered_extensions())
     picture = _load_picture(image, remove_background)
     pipe = _load_pipeline(checkpoint, device)
     mesh = pipe(
@@ -85,6 +90,11 @@ def generate(
         typer.echo(f"{preview}")
 
 
+def _check_suffix(option: str, path: Path, suffixes: Iterable[str]):
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{option} must end in one of {', '.join(sorted(suffixes))}, but is {str(path)!r}.")
+
+
 def _load_picture(path: Path, remove_background: bool) -> Image.Image:
     if not path.is_file():
         raise ValueError(f"IMAGE must be the path of a picture, but there is no file {str(path)!r}.")
@@ -98,13 +108,15 @@ def _load_picture(path: Path, remove_background: bool) -> Image.Image:
     return rembg.remove(picture)
 
 
-def _load_pipeline(checkpoint: str, device: str | None):
-    from .pipelines import ViLearnImageTo3DPipeline
-
+def _load_pipeline(checkpoint: str, device: str | None) -> ViLearnImageTo3DPipeline:
     if checkpoint == DEFAULT_CHECKPOINT and not Path(checkpoint).is_dir():
         raise ValueError(f"there is no folder {checkpoint!r} here; name the pipeline to use with --checkpoint.")
     pipe = ViLearnImageTo3DPipeline.from_pretrained(checkpoint)
-    return pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return pipe.to(device)
+    except (RuntimeError, AssertionError) as error:  # both are how torch refuses a device
+        raise ValueError(f"--device {device!r} cannot be used: {error}") from error
 
 
 def main():

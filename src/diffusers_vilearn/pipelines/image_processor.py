@@ -72,7 +72,9 @@ def _from_pil(image: Image.Image) -> Image.Image:
     if image.width == 0 or image.height == 0:
         raise ValueError(f"`image` must have pixels, but its size is {image.size}.")
     try:
-        return ImageOps.exif_transpose(image).convert("RGBA")
+        image = ImageOps.exif_transpose(image)
+        # by way of RGB, because some modes turn straight into transparent RGBA
+        return (image if image.has_transparency_data else image.convert("RGB")).convert("RGBA")
     except (ValueError, OSError) as error:
         raise ValueError(f"`image` cannot be read as RGBA: its mode is {image.mode} ({error}).") from error
 

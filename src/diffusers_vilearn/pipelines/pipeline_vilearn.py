@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -119,36 +120,37 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline):
                 "`image` needs the components `image_encoder` and `feature_extractor`, which this pipeline was loaded"
                 " without; pass `image_embeds` instead."
             )
-        if image_embeds is not None and image_embeds.ndim != 3:
+        channels = self.transformer.config.joint_attention_dim
+        if image_embeds is not None and (image_embeds.ndim != 3 or image_embeds.shape[-1] != channels):
             raise ValueError(
-                "`image_embeds` must be (images, image tokens, channels), but its shape is"
-                f" {tuple(image_embeds.shape)}."
+                f"`image_embeds` must be (images, tokens, {channels}), but its shape is {tuple(image_embeds.shape)}."
             )
+        if latents is not None and latents.ndim != 3:
+            raise ValueError(f"`latents` must be (shapes, tokens, channels), but its shape is {tuple(latents.shape)}.")
+        if latents is not None and not torch.isfinite(latents).all():
+            raise ValueError("`latents` must be finite, but is not.")
+        generators = generator if isinstance(generator, list) else [generator]
+        if generator is not None and not all(isinstance(one, torch.Generator) for one in generators):
+            raise ValueError(f"`generator` must be a `torch.Generator` or a list of them, but is {generator!r}.")
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"`output_type` must be one of {OUTPUT_TYPES}, but is {output_type!r}.")
         for name, value, smallest in (
             ("num_inference_steps", num_inference_steps, 1),
-            ("num_tokens", num_tokens, 1),
+            ("num_tokens", 1 if num_tokens is None else num_tokens, 1),
             ("num_shapes_per_image", num_shapes_per_image, 1),
             ("resolution", resolution, 8),
             ("chunk_size", chunk_size, 1),
         ):
-            if not isinstance(value, int) or value < smallest:
+            if not isinstance(value, Integral) or value < smallest:
                 raise ValueError(f"`{name}` must be an integer of at least {smallest}, but is {value!r}.")
-        for name, value, smallest, largest in (
-            ("guidance_scale", guidance_scale, 0, math.inf),
-            ("visible_fraction", visible_fraction, 0, 1),
-        ):
-            if not math.isfinite(value) or not smallest <= value <= largest:
-                raise ValueError(f"`{name}` must lie in [{smallest}, {largest}], but is {value!r}.")
+        if not 0 <= guidance_scale < math.inf:
+            raise ValueError(f"`guidance_scale` must be at least 0 and finite, but is {guidance_scale!r}.")
+        if visible_fraction is not None and not 0 <= visible_fraction <= 1:
+            raise ValueError(f"`visible_fraction` must lie in [0, 1], but is {visible_fraction!r}.")
         if not -1 < level < 1:
             raise ValueError(f"`level` must lie between -1 and 1, but is {level!r}.")
         if sigmas is not None and (len(sigmas) == 0 or not all(0 < sigma <= 1 for sigma in sigmas)):
             raise ValueError(f"`sigmas` must be a non-empty list of numbers in (0, 1], but is {sigmas!r}.")
-        if isinstance(generator, list) and not all(isinstance(one, torch.Generator) for one in generator):
-            raise ValueError("`generator` must be a `torch.Generator` or a list of them.")
-        if latents is not None and not torch.isfinite(latents).all():
-            raise ValueError("`latents` must be finite.")
         unknown = set(callback_on_step_end_tensor_inputs or ()) - set(self._callback_tensor_inputs)
         if unknown:
             raise ValueError(
@@ -249,7 +251,7 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline):
             hidden = self.vae.decode(self.vae.denormalize_latents(shape).to(self.vae.dtype))
             field = partial(self._field, keys_values=self.vae.project_key_value(hidden))
             # the total grows as the surface is found
-            with self.progress_bar(total=0) as progress_bar:
+            with self._labelled_progress_bar("meshing", 0) as progress_bar:
                 common = {
                     "bounds": config.bounds,
                     "resolution": resolution,
@@ -265,6 +267,13 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline):
                 except ValueError as error:
                     raise ValueError(f"shape {index} of {len(latents)} has no mesh: {error}") from error
         return torch.stack(shapes) if output_type == "pt" else shapes
+
+    def _labelled_progress_bar(self, label: str, total: int):
+        """The user's progress bar, with `label` where `set_progress_bar_config` gave no other."""
+        progress_bar = self.progress_bar(total=total)
+        if "desc" not in self._progress_bar_config:
+            progress_bar.set_description(label)
+        return progress_bar
 
     def _field(self, xyz: torch.Tensor, keys_values: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Field of one shape at `(points, 3)`."""
@@ -373,11 +382,7 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline):
             [`ViLearnPipelineOutput`] or `tuple`: [`ViLearnPipelineOutput`] if `return_dict` is True, otherwise a
             `tuple` whose first element is the list of meshes (or the tensor, see `output_type`).
         """
-        # 1. Fill in the checkpoint's defaults and check
-        if num_tokens is None:
-            num_tokens = self.vae.config.num_tokens if latents is None else latents.shape[1]
-        if visible_fraction is None:
-            visible_fraction = self.transformer.config.visible_fraction
+        # 1. Check the inputs and fill in the checkpoint's defaults
         self.check_inputs(
             image,
             num_inference_steps,
@@ -395,6 +400,10 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline):
             output_type,
             callback_on_step_end_tensor_inputs,
         )
+        if num_tokens is None:
+            num_tokens = self.vae.config.num_tokens if latents is None else latents.shape[1]
+        if visible_fraction is None:
+            visible_fraction = self.transformer.config.visible_fraction
         self._guidance_scale = guidance_scale
         self._attention_kwargs = attention_kwargs
         self._current_timestep = None
@@ -423,7 +432,7 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline):
             step_kwargs["generator"] = generator
 
         # 5. Denoise
-        with self.progress_bar(total=len(timesteps)) as progress_bar:
+        with self._labelled_progress_bar("denoising", len(timesteps)) as progress_bar:
             for i, t in enumerate(timesteps):
                 if self.interrupt:
                     continue
