@@ -3,7 +3,6 @@
 """The command line: `diffusers-vilearn generate chair.png -o chair.glb`."""
 
 import sys
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +24,8 @@ app = typer.Typer(
 )
 
 DEFAULT_CHECKPOINT = "checkpoints/vilearn-tiny"
+MESH_SUFFIXES = tuple(f".{kind}" for kind in EXPORT_TYPES)
+PREVIEW_SUFFIXES = (".jpg", ".png", ".webp")
 
 
 def _print_version(wanted: bool):
@@ -67,9 +68,9 @@ def generate(
     ] = None,
 ):
     """Generate a mesh from a picture of an object."""
-    _check_suffix("--output", output, {f".{kind}" for kind in EXPORT_TYPES})
+    _check_suffix("--output", output, MESH_SUFFIXES)
     if preview is not None:
-        _check_suffix("--preview", preview, Image.registered_extensions())
+        _check_suffix("--preview", preview, PREVIEW_SUFFIXES)
     picture = _load_picture(image, remove_background)
     pipe = _load_pipeline(checkpoint, device)
     mesh = pipe(
@@ -90,9 +91,9 @@ def generate(
         typer.echo(f"{preview}")
 
 
-def _check_suffix(option: str, path: Path, suffixes: Iterable[str]):
+def _check_suffix(option: str, path: Path, suffixes: tuple[str, ...]):
     if path.suffix.lower() not in suffixes:
-        raise ValueError(f"{option} must end in one of {', '.join(sorted(suffixes))}, but is {str(path)!r}.")
+        raise ValueError(f"{option} must end in one of {', '.join(suffixes)}, but is {str(path)!r}.")
 
 
 def _load_picture(path: Path, remove_background: bool) -> Image.Image:

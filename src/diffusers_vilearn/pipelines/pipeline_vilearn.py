@@ -225,7 +225,7 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline):
         latents: torch.Tensor,
         resolution: int,
         level: float = 0.0,
-        chunk_size: int = 65536,
+        chunk_size: int = 16384,
         output_type: str = "trimesh",
     ):
         r"""
@@ -318,7 +318,7 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline):
         sigmas: list[float] | None = None,
         resolution: int = 256,
         level: float = 0.0,
-        chunk_size: int = 65536,
+        chunk_size: int = 16384,
         image_embeds: torch.Tensor | None = None,
         output_type: str = "trimesh",
         return_dict: bool = True,
@@ -360,7 +360,7 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline):
                 Cells of the grid the surface is extracted from, along each side of the bounds; at least 8.
             level (`float`, *optional*, defaults to 0.0):
                 Field value of the surface, between -1 and 1 in units of the truncation; above 0 the object shrinks.
-            chunk_size (`int`, *optional*, defaults to 65536):
+            chunk_size (`int`, *optional*, defaults to 16384):
                 How many points of the field the VAE answers at a time.
             image_embeds (`torch.Tensor`, *optional*):
                 Image tokens `(images, image tokens, channels)` as `encode_image` returns them, instead of `image`.
