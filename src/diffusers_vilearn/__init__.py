@@ -1,5 +1,55 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""ViLearn single-image-to-3D generation for Hugging Face diffusers."""
+"""ViLearn single-image-to-3D generation for Hugging Face diffusers.
+
+Importing the package makes its classes known to diffusers, so that `DiffusionPipeline.from_pretrained` loads the
+published checkpoints, from a folder or from the Hub, without custom code. Everything that needs a renderer or a mesh
+library is imported when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+import diffusers
+from diffusers import ModelMixin
+from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
+
+from .models.autoencoder_vecset import VecSetVAE
+from .models.transformer_vilearn import ViLearnTransformer3DModel
+from .pipelines import ViLearnImageProcessor, ViLearnImageTo3DPipeline, ViLearnPipelineOutput
+
+if TYPE_CHECKING:
+    from .geometry.extraction import extract_mesh
+    from .visibility import group_visible_tokens, inference_visible_mask
 
 __version__ = "0.1.0.dev0"
+
+__all__ = [
+    "ModelMixin",
+    "VecSetVAE",
+    "ViLearnImageProcessor",
+    "ViLearnImageTo3DPipeline",
+    "ViLearnPipelineOutput",
+    "ViLearnTransformer3DModel",
+    "extract_mesh",
+    "group_visible_tokens",
+    "inference_visible_mask",
+]
+
+_LAZY = {
+    "extract_mesh": "geometry.extraction",
+    "group_visible_tokens": "visibility",
+    "inference_visible_mask": "visibility",
+}
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# diffusers resolves the components of `model_index.json` in the libraries it knows, and the pipeline class in its own
+# namespace. `ModelMixin`, above, is how it recognises a library that holds models.
+LOADABLE_CLASSES.setdefault(__name__, {})
+diffusers.ViLearnImageTo3DPipeline = ViLearnImageTo3DPipeline
