@@ -170,6 +170,8 @@ def main(args):
             train_samples,
             batch_sampler=BatchSampler(stream, args.train_batch_size, drop_last=True),
             num_workers=args.dataloader_num_workers,
+            # A generator of its own: starting the loader must not draw from the one that a checkpoint restores.
+            generator=torch.Generator(),
         )
     )
 

@@ -36,8 +36,12 @@ _COARSE_CELLS_UNKNOWN_SCALE = 112
 # The half-thickness, in cells, of the smallest separate part that is looked for between the corners of a divided cell.
 _SMALLEST_PART = 0.3
 
-# The cell corners in the order in which libigl's marching cubes takes them.
-_CORNERS = np.array([[0, 0, 1], [0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 1], [0, 1, 0], [1, 1, 0], [1, 1, 1]])
+# The cell corners in the order of libigl's dense marching cubes, so that the sparse one splits every cell alike.
+_CORNERS = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]])
+
+
+class NoSurfaceError(ValueError):
+    """The field crosses its level nowhere in the box."""
 
 
 def extract_mesh(
@@ -104,7 +108,7 @@ def extract_mesh(
             keep |= _inside_box(grid, cells) & ~_covered(grid, values - level, slopes, stride)
         cells, slopes = cells[keep], slopes[keep]
     if len(cells) == 0:
-        raise ValueError(
+        raise NoSurfaceError(
             f"`field` has no surface at `level` {level} in the box: its {sampler.asked} values asked for lie between "
             f"{sampler.lowest:.6g} and {sampler.highest:.6g}."
         )
@@ -378,7 +382,8 @@ def _march(sampler: _Sampler, cells: np.ndarray) -> trimesh.Trimesh:
     values = sampler(corners).astype(np.float64)
     points = sampler.grid.positions(sampler.grid.indices(corners))
     vertices, faces, _ = igl.marching_cubes(values, points, np.searchsorted(corners, keys), float(sampler.level))
-    return trimesh.Trimesh(vertices, faces, process=False)
+    # libigl's faces look towards the larger values, which are inside.
+    return trimesh.Trimesh(vertices, faces[:, ::-1], process=False)
 
 
 def _distinct(keys: np.ndarray) -> np.ndarray:

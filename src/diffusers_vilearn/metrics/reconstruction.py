@@ -11,6 +11,8 @@ import torch
 import trimesh
 from scipy.spatial import cKDTree
 
+from ..geometry.extraction import NoSurfaceError, extract_mesh
+
 
 def occupancy_iou(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Intersection over union of two occupancies.
@@ -89,7 +91,7 @@ def score_shape(field: Callable[[torch.Tensor], torch.Tensor], view, vae_config,
         mesh = extract_mesh(
             field, bounds=vae_config.bounds, truncation=vae_config.truncation, resolution=resolution
         )
-    except EmptyFieldError:
+    except NoSurfaceError:
         chamfer = math.sqrt(3) * vae_config.bounds
         return {"iou": iou, "chamfer": chamfer, "f_score@0.02": 0.0, "f_score@0.05": 0.0, "floaters": 0}
     return {"iou": iou, **surface_metrics(mesh, view.surface[:, :3])}
