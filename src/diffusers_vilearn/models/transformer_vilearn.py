@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.loaders import PeftAdapterMixin
@@ -49,6 +50,13 @@ def _modulation(scale_shift_table: torch.Tensor, temb: torch.Tensor) -> tuple[to
 
 def _scale_shift(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     return torch.addcmul(shift, x, 1 + scale)
+
+
+class ViLearnRMSNorm(nn.RMSNorm):
+    """RMSNorm over the channels of a head that answers in the dtype it was given, so that autocast keeps it fused."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class ViLearnVisibilityEmbed(nn.Module):
@@ -162,7 +170,7 @@ class ViLearnAttnProcessor:
                     encoder_query = encoder_query + additive_emb[0]
                 query = torch.cat([encoder_query, query], dim=1)
 
-        # Under autocast the norms may answer in float32; backends want one dtype.
+        # Under autocast the learned vectors are float32; backends want one dtype.
         attn_output = dispatch_attention_fn(
             query.to(value.dtype),
             key.to(value.dtype),
@@ -228,7 +236,7 @@ class ViLearnAttention(nn.Module, AttentionModuleMixin):
         self.added_proj_bias = False
 
         def norm() -> nn.Module:
-            return nn.RMSNorm(dim_head, eps=eps) if qk_norm == "rms_norm" else nn.Identity()
+            return ViLearnRMSNorm(dim_head, eps=eps) if qk_norm == "rms_norm" else nn.Identity()
 
         self.to_q = nn.Linear(query_dim, self.inner_dim, bias=False)
         self.to_k = nn.Linear(query_dim, self.inner_dim, bias=False)
@@ -289,13 +297,13 @@ class ViLearnTransformerBlock(nn.Module):
             eps=eps,
         )
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=eps)
-        self.ff = FeedForward(dim, dim_out=dim, mult=mlp_ratio, activation_fn="gelu-approximate")
+        self.ff = FeedForward(dim, dim_out=dim, mult=mlp_ratio, activation_fn="gelu")
         self.scale_shift_table = nn.Parameter(torch.randn(6, dim) / dim**0.5)
 
         self.scale_shift_table_context = nn.Parameter(torch.randn(2 if context_pre_only else 6, dim) / dim**0.5)
         if not context_pre_only:
             self.norm2_context = nn.LayerNorm(dim, elementwise_affine=False, eps=eps)
-            self.ff_context = FeedForward(dim, dim_out=dim, mult=mlp_ratio, activation_fn="gelu-approximate")
+            self.ff_context = FeedForward(dim, dim_out=dim, mult=mlp_ratio, activation_fn="gelu")
 
     def forward(
         self,
@@ -354,7 +362,7 @@ class ViLearnSingleTransformerBlock(nn.Module):
             query_dim=dim, heads=num_attention_heads, dim_head=attention_head_dim, qk_norm=qk_norm, eps=eps
         )
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=eps)
-        self.ff = FeedForward(dim, dim_out=dim, mult=mlp_ratio, activation_fn="gelu-approximate")
+        self.ff = FeedForward(dim, dim_out=dim, mult=mlp_ratio, activation_fn="gelu")
         self.scale_shift_table = nn.Parameter(torch.randn(6, dim) / dim**0.5)
 
     def forward(
