@@ -81,6 +81,7 @@ def write_summary(output_dir: Path) -> None:
         for method, rows in scores.items():
             if method != "generation":
                 summary["generation_minus"][method] = paired_differences(scores["generation"], rows)
+    if summary["generation_minus"]:
         text += "\n\nGeneration minus the others, paired by view: mean [95% interval].\n\n"
         text += markdown_table(summary["generation_minus"])
     (output_dir / "summary.json").write_text(json.dumps(summary, indent=1))

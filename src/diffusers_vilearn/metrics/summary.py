@@ -48,13 +48,15 @@ def paired_differences(scores, others) -> dict[str, dict]:
 
 
 def markdown_table(summaries: dict[str, dict[str, dict]]) -> str:
-    """One row a method, one column a metric: mean [95% interval] (median)."""
+    """One row a method, one column a metric: mean [95% interval], and the median in brackets where there is one."""
     metrics = list(next(iter(summaries.values())))
     lines = ["| method | " + " | ".join(metrics) + " |", "| --- |" + " --- |" * len(metrics)]
     for method, summary in summaries.items():
-        cells = []
-        for name in metrics:
-            low, high = summary[name]["interval"]
-            cells.append(f"{summary[name]['mean']:.3f} [{low:.3f}, {high:.3f}] ({summary[name]['median']:.3f})")
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        lines.append(f"| {method} | " + " | ".join(_cell(summary[name]) for name in metrics) + " |")
     return "\n".join(lines)
+
+
+def _cell(value: dict) -> str:
+    low, high = value["interval"]
+    text = f"{value['mean']:.3f} [{low:.3f}, {high:.3f}]"
+    return text + (f" ({value['median']:.3f})" if "median" in value else "")
