@@ -8,8 +8,7 @@ from setuptools import find_packages, setup
 
 EXTRAS = {
     "cuda": ["nvdiffrast"],
-    "rembg": ["rembg"],
-    "demo": ["onnx>=1.15"],
+    "rembg": ["rembg[cpu]"],
     "train": ["tensorboard>=2.14", "onnx>=1.15", "jinja2>=3.1"],
     "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6"],
 }
@@ -38,7 +37,7 @@ setup(
         "embreex>=2.17.7",
         "numpy>=1.26",
         "scipy>=1.11",
-        "pillow>=10",
+        "pillow>=10.1",
         "tqdm>=4.66",
         "typer>=0.15",
     ],
