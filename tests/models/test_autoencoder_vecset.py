@@ -161,6 +161,10 @@ class TestFourierEmbedding:
         expected = [0.1, -0.2, 0.3, *map(math.sin, phases), *map(math.cos, phases)]
         assert_close(embedded, torch.tensor([expected]))
 
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_is_computed_in_float32(self, dtype):
+        assert VecSetFourierEmbedding(num_freqs=2, scale=1.0)(torch.ones(1, 3, dtype=dtype)).dtype == torch.float32
+
     @pytest.mark.parametrize("include_pi, lowest", [(False, 0.5), (True, math.pi / 2)])
     def test_config_sets_the_frequencies(self, include_pi, lowest):
         vae = build(num_freqs=2, include_pi=include_pi, freq_scale=0.5)
