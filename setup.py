@@ -7,7 +7,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 EXTRAS = {
-    "cuda": ["nvdiffrast"],
+    # Published by its authors as source only.
+    "cuda": ["nvdiffrast @ git+https://github.com/NVlabs/nvdiffrast"],
     "rembg": ["rembg[cpu]"],
     "train": ["tensorboard>=2.14", "onnx>=1.15", "jinja2>=3.1"],
     "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6"],
