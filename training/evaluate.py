@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Score a pipeline on held-out views: its VAE's reconstructions, and the shapes it generates from images.
 
-    python training/evaluate.py --checkpoint checkpoints/vilearn-tiny --dataset_name data/tiny-heldout --output_dir runs/eval
+    python training/evaluate.py --checkpoint checkpoints/vilearn-tiny --dataset_name data/tiny-heldout \\
+        --output_dir runs/eval
 
 Writes one JSON line a view to `<output_dir>/<method>.jsonl` (run it again to resume), then `summary.json` and
 `summary.md`. Files of other methods in the same folder are compared as well, paired by view.
@@ -18,7 +19,6 @@ from tqdm.auto import tqdm
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline
 from diffusers_vilearn.data.evaluation_views import EvaluationViews
-from diffusers_vilearn.geometry import extract_mesh
 from diffusers_vilearn.metrics.reconstruction import score_shape
 from diffusers_vilearn.metrics.summary import markdown_table, paired_differences, read_scores, summarise
 from diffusers_vilearn.training_utils import append_json_line

@@ -3,10 +3,10 @@
 """Turn meshes into a visibility-annotated dataset, in two commands that may be interrupted and run again.
 
     python training/prepare_dataset.py shapes --objects objects.jsonl --output_dir data/tiny
-    python training/prepare_dataset.py latents --dataset_name data/tiny --vae runs/vae/vae --image_encoder DINOV2 --name latents
+    python training/prepare_dataset.py latents --dataset_name data/tiny --vae runs/vae/vae --image_encoder DINOV2
 
-`shapes` reads one JSON line an object (`uid`, `path`, `source`, `licence`, `creator`, `name`, `category`, `split`; paths
-relative to `--root`) and writes the tables `shapes` and `views`. `latents` encodes every view's shape in the frame of
+`shapes` reads one JSON line an object (`uid`, `path`, `source`, `licence`, `creator`, `name`, `category`, `split`;
+paths are relative to `--root`) and writes the tables `shapes` and `views`. `latents` encodes every view's shape in the frame of
 the VAE, groups its tokens by visibility and caches the image tokens.
 """
 

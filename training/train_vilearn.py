@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel, compute_loss_weighting_for_sd3
+from diffusers.training_utils import EMAModel
 from torch.utils.data import BatchSampler, DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, Dinov2Model
@@ -49,14 +49,10 @@ def parse_args():
         "--visibility_encoding", default=None, choices=["va_rope", "va_lpe", "va_rope_lpe", "rope", "none"]
     )
     parser.add_argument("--condition_dropout", type=float, default=0.1, help="Per sample, for guidance.")
-    parser.add_argument("--weighting_scheme", default="logit_normal", choices=["logit_normal"])
     parser.add_argument("--logit_mean", type=float, default=0.0)
     parser.add_argument("--logit_std", type=float, default=1.0)
     parser.add_argument(
         "--timestep_shift", type=float, default=1.0, help="Shift of the noise schedule, here and in the scheduler."
-    )
-    parser.add_argument(
-        "--mask_dropout", type=float, default=0.0, help="Probability of training on the fixed inference split."
     )
     parser.add_argument("--use_ema", action="store_true")
     parser.add_argument("--ema_decay", type=float, default=0.999)
@@ -102,8 +98,7 @@ def flow_matching_loss(transformer, vae, batch, shift: float):
         visible_mask=batch["visible_mask"],
         return_dict=False,
     )[0]
-    weighting = compute_loss_weighting_for_sd3("logit_normal", sigmas=sigma)
-    return weighting * (prediction.float() - (noise - latents)).square().mean(dim=(1, 2))
+    return (prediction.float() - (noise - latents)).square().mean(dim=(1, 2))
 
 
 @torch.no_grad()

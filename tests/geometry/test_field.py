@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import trimesh
 
-from diffusers_vilearn.geometry import sample_sharp_edges, sample_surface, signed_distance, solid_surface, winding_number
+from diffusers_vilearn.geometry import (
+    sample_sharp_edges,
+    sample_surface,
+    signed_distance,
+    solid_surface,
+    winding_number,
+)
 
 
 def test_signed_distance_of_a_box_is_exact_and_positive_inside():

@@ -69,7 +69,8 @@ def main(args):
         truth = true_front(paths[view.uid], views.views[int(index)]["azimuth"], config.frame, args.size)
         picture = prepare_condition_image(view.image, args.size)
         cells.append([picture, *render_views(mesh, size=args.size), truth])
-    rows = [sum(cells[start : start + args.columns], []) for start in range(0, len(cells), args.columns)]
+    groups = (cells[start : start + args.columns] for start in range(0, len(cells), args.columns))
+    rows = [[picture for cell in group for picture in cell] for group in groups]
     args.output.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(rows, headings=HEADINGS * args.columns).save(args.output, optimize=True)
 

@@ -89,7 +89,7 @@ def mean_shape(pipeline, latents, args) -> GridField:
 
 
 class ImageToField(nn.Module):
-    """Image tokens -> learned tokens that read them (a transformer decoder) -> the decoder of a `VecSetVAE` -> field."""
+    """Image tokens -> learned tokens that read them (a transformer decoder) -> a `VecSetVAE` decoder -> field."""
 
     def __init__(self, vae_config: dict, image_channels: int, num_patches: int, width: int = 128):
         super().__init__()
@@ -120,7 +120,8 @@ def regression_batch(latents, shapes, row_of, rows, vae_config, rng, num_queries
         embeds.append(torch.from_numpy(row["image_embeds"]))
         points.append(samples[:, :3])
         fields.append((samples[:, 3:] / vae_config.truncation).clamp(-1, 1))
-    return {name: torch.stack(list_).float() for name, list_ in (("embeds", embeds), ("xyz", points), ("field", fields))}
+    columns = {"embeds": embeds, "xyz": points, "field": fields}
+    return {name: torch.stack(rows).float() for name, rows in columns.items()}
 
 
 def train_regression(pipeline, latents, args, batch_size: int = 16) -> ImageToField:

@@ -3,7 +3,8 @@
 """A trained pipeline -> `checkpoints/vilearn-tiny`: half precision, and a card with the measured figures.
 
     python training/tiny/publish.py weights --pipeline runs/vilearn --output_dir checkpoints/vilearn-tiny
-    python training/tiny/publish.py card --checkpoint checkpoints/vilearn-tiny --evaluation runs/eval --facts facts.json
+    python training/tiny/publish.py card --checkpoint checkpoints/vilearn-tiny --evaluation runs/eval \\
+        --objects objects.jsonl --facts facts.json
 """
 
 import argparse

@@ -77,4 +77,3 @@ class EvaluationViews:
             xyz=volume[:, :3].astype(np.float32),
             inside=volume[:, 3] > 0,
         )
-

@@ -10,7 +10,7 @@ from .frames import FRAMES, object_to_frame, scale_of, transform_cloud, transfor
 
 
 class FieldSamples(Dataset):
-    """Random clouds and field queries of stored shapes; indexed by `(epoch, index)`, the same for the same seed and key.
+    """Random clouds and field queries of stored shapes; indexed by `(epoch, index)`, the same for the same seed.
 
     Args:
         shapes (`datasets.Dataset`): rows of `SHAPE_FEATURES`.

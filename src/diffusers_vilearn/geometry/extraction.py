@@ -23,9 +23,10 @@ from scipy.ndimage import maximum_filter
 Field = Callable[[torch.Tensor], torch.Tensor]
 
 _MIN_RESOLUTION = 8
-# A truncated field above this magnitude says only that the surface is at least about one truncation away.
-_SATURATED = 0.98
-# The width of coarse cells, in truncations: a part with a half-thickness over 0.4 truncations then leaves an
+# A truncated field beyond this magnitude says only that the surface is about a truncation away or more. Learned fields
+# do not reach 1 everywhere.
+_SATURATED = 0.9
+# The width of coarse cells, in truncations: a part with a half-thickness over half a truncation then leaves an
 # unsaturated corner or centre, or a sign change, wherever it lies.
 _COARSE_TRUNCATIONS = 2.2
 # The number of coarse cells along the longest side: with fewer, learned distances would have to be right far from the
@@ -60,9 +61,9 @@ def extract_mesh(
     The mesh is that of marching cubes on the full grid, whose points are `min + i (max - min) / resolution`. A surface
     that is met is followed to its end, so that a part is either whole or missing. What is met:
 
-    - With a `truncation` t: every part with a half-thickness over 0.4 t, and thinner plates and rods. Coarse cells are
+    - With a `truncation` t: every part with a half-thickness over t / 2, and thinner plates and rods. Coarse cells are
       at most 2.2 t wide, but no more than 128 are laid along the longest side; where that makes them wider, every part
-      with a half-thickness over 0.65 coarse cells less t.
+      with a half-thickness over 0.65 coarse cells less 0.9 t.
     - Without: every part with a half-thickness over 0.65 coarse cells, of which the longest side has at least 112 (or
       `resolution`), and thinner ones where the field slopes towards its surface, as distances and logits do. The
       slope is measured around each coarse cell. Give the truncation where it is known: this search asks more.

@@ -88,9 +88,7 @@ def score_shape(field: Callable[[torch.Tensor], torch.Tensor], view, vae_config,
     inside = field(torch.from_numpy(view.xyz)) > 0
     iou = occupancy_iou(inside, torch.from_numpy(view.inside)).item()
     try:
-        mesh = extract_mesh(
-            field, bounds=vae_config.bounds, truncation=vae_config.truncation, resolution=resolution
-        )
+        mesh = extract_mesh(field, bounds=vae_config.bounds, truncation=vae_config.truncation, resolution=resolution)
     except NoSurfaceError:
         chamfer = math.sqrt(3) * vae_config.bounds
         return {"iou": iou, "chamfer": chamfer, "f_score@0.02": 0.0, "f_score@0.05": 0.0, "floaters": 0}

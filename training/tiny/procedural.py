@@ -1,0 +1,2 @@
+def procedural_object(seed):
+    raise NotImplementedError
