@@ -6,8 +6,8 @@
     python training/prepare_dataset.py latents --dataset_name data/tiny --vae runs/vae/vae --image_encoder DINOV2
 
 `shapes` reads one JSON line an object (`uid`, `path`, `source`, `licence`, `creator`, `name`, `category`, `split`;
-paths are relative to `--root`) and writes the tables `shapes` and `views`. `latents` encodes every view's shape in the frame of
-the VAE, groups its tokens by visibility and caches the image tokens.
+paths are relative to `--root`) and writes the tables `shapes` and `views`. `latents` encodes every view's shape in the
+frame of the VAE, groups its tokens by visibility and caches the image tokens.
 """
 
 import argparse
