@@ -153,28 +153,57 @@ def test_latents_cover_every_view_and_its_mirror_image(latents):
     assert [value < 0 for value in determinants] == [bool(row["mirrored"]) for row in rows]
 
 
-def test_the_transformer_trains_resumes_and_makes_a_pipeline(work, latents, vae):
+@pytest.fixture(scope="module")
+def pipeline(work, latents, vae) -> Path:
     succeed("train_vilearn.py", *transformer_arguments(work, latents, vae, work / "whole", 4))
+    return work / "whole"
+
+
+def test_an_interrupted_transformer_training_resumes_to_the_same_weights(work, latents, vae, pipeline):
     succeed("train_vilearn.py", *transformer_arguments(work, latents, vae, work / "parts", 2))
     resumed = (*transformer_arguments(work, latents, vae, work / "parts", 4), "--resume_from_checkpoint", "latest")
     succeed("train_vilearn.py", *resumed)
-    whole, parts = weights(work / "whole" / "transformer"), weights(work / "parts" / "transformer")
+    whole, parts = weights(pipeline / "transformer"), weights(work / "parts" / "transformer")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    pipeline = ViLearnImageTo3DPipeline.from_pretrained(work / "whole")
-    rows = load_table(str(latents), "latents", "train")
-    fraction = sum(map(len, rows["visible_tokens"])) / (8 * len(rows))
-    assert pipeline.transformer.config.frame == "view"
-    assert 0 < pipeline.transformer.config.visible_fraction < 1 and 0 < fraction < 1
 
-    arguments = ("--checkpoint", work / "whole", "--dataset_name", latents, "--output_dir", work / "scores")
-    succeed("evaluate.py", *arguments, "--num_inference_steps", 2, "--resolution", 16, "--num_points", 128)
+
+def test_the_pipeline_knows_frame_and_visible_fraction_of_its_data(latents, pipeline):
+    config = ViLearnImageTo3DPipeline.from_pretrained(pipeline).transformer.config
+    assert config.frame == "view"
+    counts = [len(row) for row in load_table(str(latents), "latents", "train")["visible_tokens"]]
+    # One of three objects is kept for validation.
+    assert min(counts) / 8 <= config.visible_fraction <= max(counts) / 8
+
+
+def test_evaluation_compares_with_the_plain_answers(work, latents, pipeline):
+    common = ("--checkpoint", pipeline, "--dataset_name", latents, "--output_dir", work / "scores")
+    arguments = (*common, "--train_dataset", latents, "--mean_views", 2, "--regression_steps", 2, "--resolution", 16)
+    succeed("tiny/plain_answers.py", *arguments)
+    succeed("evaluate.py", *common, "--num_inference_steps", 2, "--resolution", 16, "--num_points", 128)
     summary = json.loads((work / "scores" / "summary.json").read_text())
-    assert summary["scores"]["generation"]["iou"]["n"] == 3
-    assert "reconstruction" in summary["generation_minus"]
+    answers = {"mean_shape", "nearest_image", "regression", "reconstruction"}
+    assert set(summary["scores"]) == answers | {"generation"} and set(summary["generation_minus"]) == answers
+    assert all(scores["iou"]["n"] == 3 and 0 <= scores["iou"]["mean"] <= 1 for scores in summary["scores"].values())
+    before = (work / "scores" / "generation.jsonl").read_text()
+    succeed("evaluate.py", *common, "--num_inference_steps", 2, "--resolution", 16, "--num_points", 128)
+    assert (work / "scores" / "generation.jsonl").read_text() == before, "a finished evaluation is not repeated"
 
 
-def test_latents_of_another_vae_are_refused(work, latents, vae):
-    other = ViLearnImageTo3DPipeline.from_pretrained(work / "whole").vae
+def test_publishing_halves_the_precision_and_writes_a_card(work, latents, pipeline):
+    published = work / "published"
+    succeed("tiny/publish.py", "weights", "--pipeline", pipeline, "--output_dir", published)
+    assert {value.dtype for value in weights(published / "transformer").values()} == {torch.float16}
+    evaluation = work / "card-scores"
+    evaluation.mkdir()
+    (evaluation / "summary.md").write_text("| method | iou |")
+    arguments = ("--checkpoint", published, "--evaluation", evaluation, "--objects", work / "objects.jsonl")
+    succeed("tiny/publish.py", "card", *arguments, "--facts", TRAINING / "tiny" / "facts.json")
+    card = (published / "README.md").read_text()
+    assert "pipeline_tag: image-to-3d" in card and "| method | iou |" in card and "{{" not in card
+
+
+def test_latents_of_another_vae_are_refused(work, latents, pipeline):
+    other = ViLearnImageTo3DPipeline.from_pretrained(pipeline).vae
     with torch.no_grad():
         next(other.parameters()).add_(1)
     other.save_pretrained(work / "other-vae")
