@@ -400,10 +400,10 @@ def make_groups(samples: dict[str, np.ndarray]) -> dict[str, list[str]]:
     return {name_group(uids[0]): uids for uids in groups.values()}
 
 
-def make_split(samples: dict[str, np.ndarray]) -> dict[str, dict[str, list[str]]]:
+def make_split(samples: dict[str, np.ndarray], furniture_heldout: int) -> dict[str, dict[str, list[str]]]:
     """Split the groups by the hash of their names: {"train": {group: uids}, "heldout": {group: uids}}.
 
-    A group with an out-of-domain object is held out; so is furniture, up to `HELDOUT_FURNITURE` objects.
+    A group with an out-of-domain object is held out; so are others, up to `furniture_heldout` Sweet Home 3D objects.
     """
     groups = make_groups(samples)
     split = {"train": {}, "heldout": {}}
@@ -412,7 +412,7 @@ def make_split(samples: dict[str, np.ndarray]) -> dict[str, dict[str, list[str]]
         uids = groups[group]
         furniture = sum(uid.startswith("sweethome3d/") for uid in uids)
         out_of_domain = any(uid.startswith(OUT_OF_DOMAIN) for uid in uids)
-        heldout = out_of_domain or count + furniture <= HELDOUT_FURNITURE
+        heldout = out_of_domain or count + furniture <= furniture_heldout
         count += furniture if heldout else 0
         split["heldout" if heldout else "train"][group] = uids
     return {part: dict(sorted(members.items())) for part, members in split.items()}
@@ -486,7 +486,10 @@ def build(cache: Path, procedural: int, workers: int, write_split: bool) -> None
     reasons = {record["uid"]: reason for record, reason, _ in results if reason} | drop_repeats(samples)
 
     if write_split:
-        split = make_split({u: p for u, p in samples.items() if u not in reasons and not u.startswith("pybullet/")})
+        kept = {
+            uid: points for uid, points in samples.items() if uid not in reasons and not uid.startswith("pybullet/")
+        }
+        split = make_split(kept, HELDOUT_FURNITURE)
         write_atomically(SPLIT_FILE, (json.dumps(split, indent=1) + "\n").encode())
     split = json.loads(SPLIT_FILE.read_text())
     members = {uid: (part, group) for part in split for group, uids in split[part].items() for uid in uids}
