@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig
+from diffusers import ContextParallelConfig, FirstBlockCacheConfig, ParallelConfig
 from peft import LoraConfig
 
 from diffusers_vilearn import ViLearnTransformer3DModel
@@ -451,3 +451,10 @@ def test_outputs_and_unknown_attention_kwargs(inputs):
     assert torch.equal(sample, run(model, inputs))
     with pytest.raises(TypeError, match="nonsense"):
         run(model, inputs, attention_kwargs={"nonsense": 1})
+
+
+def test_sequence_rope_refuses_context_parallelism(inputs):
+    model = build("rope")
+    model._parallel_config = ParallelConfig(context_parallel_config=ContextParallelConfig(ulysses_degree=2))
+    with pytest.raises(ValueError, match="context parallelism"):
+        run(model, inputs)

@@ -566,6 +566,15 @@ class ViLearnTransformer3DModel(
         if visible_mask.dtype != torch.bool and not visible_mask.is_floating_point():
             raise ValueError(f"`visible_mask` has dtype {visible_mask.dtype}; it must be bool or a float in [0, 1].")
 
+    def _check_parallelism(self) -> None:
+        config = self._parallel_config
+        if (
+            self.config.visibility_encoding == "rope"
+            and config is not None
+            and config.context_parallel_config is not None
+        ):
+            raise ValueError("`visibility_encoding='rope'` ranks the whole sequence; context parallelism splits it.")
+
     @apply_lora_scale("attention_kwargs")
     def forward(
         self,
@@ -598,6 +607,7 @@ class ViLearnTransformer3DModel(
             [`~models.modeling_outputs.Transformer2DModelOutput`] or `tuple`:
                 The predicted velocity ε − x₀, `(batch, tokens, in_channels)`, as `sample` or as the first element.
         """
+        self._check_parallelism()
         self._check_visible_mask(visible_mask, hidden_states)
         rotary_emb, additive_emb = self.pos_embed(visible_mask, hidden_states.shape[1], hidden_states.device)
 
