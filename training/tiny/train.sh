@@ -37,8 +37,14 @@ $launch training/train_vilearn.py --dataset_name "$data" --vae "$runs/vae/vae" -
     --max_train_steps 12000 --train_batch_size 16 --learning_rate 5e-4 --lr_warmup_steps 300 --use_ema \
     --checkpoints_total_limit 2 --resume_from_checkpoint latest
 
-python training/tiny/publish.py --pipeline "$runs/vilearn" --output_dir checkpoints/vilearn-tiny
+python training/tiny/publish.py weights --pipeline "$runs/vilearn" --output_dir checkpoints/vilearn-tiny
 
 python training/evaluate.py --checkpoint checkpoints/vilearn-tiny --dataset_name "$heldout" --output_dir "$runs/eval"
 python training/tiny/plain_answers.py --checkpoint checkpoints/vilearn-tiny --train_dataset "$data" \
     --dataset_name "$heldout" --output_dir "$runs/eval"
+python training/evaluate.py --checkpoint checkpoints/vilearn-tiny --dataset_name "$heldout" --output_dir "$runs/eval"
+
+python training/tiny/publish.py card --checkpoint checkpoints/vilearn-tiny --evaluation "$runs/eval" \
+    --objects "$cache/meshes/objects.jsonl" --facts training/tiny/facts.json
+python training/tiny/contact_sheet.py --checkpoint checkpoints/vilearn-tiny --dataset_name "$heldout" \
+    --objects "$cache/meshes/objects.jsonl" --root "$cache" --output docs/contact_sheet.png
