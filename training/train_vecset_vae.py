@@ -14,11 +14,7 @@ import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
-from diffusers.optimization import get_scheduler
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader
 from tqdm.auto import tqdm
 
 from diffusers_vilearn.data.field_samples import FieldSamples
@@ -27,11 +23,15 @@ from diffusers_vilearn.metrics.reconstruction import occupancy_iou
 from diffusers_vilearn.models import VecSetVAE
 from diffusers_vilearn.models.autoencoder_vecset import DiagonalGaussianDistribution
 from diffusers_vilearn.training_utils import (
-    ShuffledStream,
     add_common_arguments,
     append_json_line,
+    batches_of,
+    collate_rows,
+    make_loader,
+    make_optimizer,
     resume_from,
     save_checkpoint,
+    start_accelerator,
 )
 
 
@@ -88,9 +88,8 @@ def vae_loss(vae, anchor_head, batch, kl_weight, args):
 def validate(vae, samples: FieldSamples, batch_size: int, device) -> dict[str, float]:
     """Mean IoU of the sign over volume queries, and mean absolute error, posterior mode."""
     ious, errors = [], []
-    for start in range(0, len(samples), batch_size):
-        rows = [samples[0, index] for index in range(start, min(start + batch_size, len(samples)))]
-        batch = {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}
+    for indices in batches_of(len(samples), batch_size):
+        batch = collate_rows(samples, indices, device)
         field = vae(batch["points"], batch["xyz"], sample_posterior=False, return_dict=False)[0].float()
         volume = slice(samples.num_queries // 2, None)
         ious.extend(occupancy_iou(field[:, volume, 0] > 0, batch["field"][:, volume, 0] > 0).tolist())
@@ -103,23 +102,16 @@ def measure_latents(vae, samples: FieldSamples, batch_size: int, device) -> tupl
     """Per-channel mean and standard deviation of sampled latents over the training shapes, one pass."""
     generator = torch.Generator(device).manual_seed(0)
     latents = []
-    for start in range(0, len(samples), batch_size):
-        points = torch.stack([samples[0, i]["points"] for i in range(start, min(start + batch_size, len(samples)))])
-        latents.append(vae.encode(points.to(device)).latent_dist.sample(generator).float().flatten(0, 1))
+    for indices in batches_of(len(samples), batch_size):
+        points = collate_rows(samples, indices, device)["points"]
+        latents.append(vae.encode(points).latent_dist.sample(generator).float().flatten(0, 1))
     latents = torch.cat(latents)
     return latents.mean(dim=0).tolist(), latents.std(dim=0).tolist()
 
 
 def main(args):
+    accelerator = start_accelerator(args)
     output_dir = Path(args.output_dir)
-    accelerator = Accelerator(
-        mixed_precision=args.mixed_precision,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        log_with=None if args.report_to == "none" else args.report_to,
-        project_config=ProjectConfiguration(project_dir=output_dir, logging_dir=output_dir / args.logging_dir),
-    )
-    output_dir.mkdir(parents=True, exist_ok=True)
-    set_seed(args.seed)
 
     config = json.loads(Path(args.vae_config).read_text())
     vae = VecSetVAE(**config)
@@ -143,38 +135,13 @@ def main(args):
     validation_samples = FieldSamples(shapes.select(range(held)), num_queries=16384, seed=0, **options)
 
     parameters = [*vae.parameters(), *anchor_head.parameters()]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=args.learning_rate,
-        betas=(args.adam_beta1, args.adam_beta2),
-        weight_decay=args.adam_weight_decay,
-        eps=args.adam_epsilon,
-    )
-    lr_scheduler = get_scheduler(
-        args.lr_scheduler,
-        optimizer,
-        num_warmup_steps=args.lr_warmup_steps * accelerator.num_processes,
-        num_training_steps=args.max_train_steps * accelerator.num_processes,
-    )
+    optimizer, lr_scheduler = make_optimizer(args, parameters, accelerator)
     vae, anchor_head, optimizer, lr_scheduler = accelerator.prepare(vae, anchor_head, optimizer, lr_scheduler)
     if accelerator.log_with:
         accelerator.init_trackers("train_vecset_vae", config=vars(args))
     first_step = resume_from(accelerator, args.output_dir, args.resume_from_checkpoint)
 
-    samples_per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    stream = ShuffledStream(
-        len(train_samples), args.seed, first_step * samples_per_step, args.max_train_steps * samples_per_step
-    )
-    loader = accelerator.prepare(
-        DataLoader(
-            train_samples,
-            batch_sampler=BatchSampler(stream, args.train_batch_size, drop_last=True),
-            num_workers=args.dataloader_num_workers,
-            # A generator of its own: starting the loader must not draw from the one that a checkpoint restores.
-            generator=torch.Generator(),
-        )
-    )
-
+    loader = make_loader(args, train_samples, first_step, accelerator)
     step = first_step
     progress = tqdm(
         total=args.max_train_steps, initial=step, desc="Steps", disable=not accelerator.is_local_main_process

@@ -15,12 +15,8 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from torch.utils.data import BatchSampler, DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, Dinov2Model
 
@@ -29,11 +25,15 @@ from diffusers_vilearn.data.latents import METADATA_FILE, LatentSamples, fingerp
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.models import VecSetVAE, ViLearnTransformer3DModel
 from diffusers_vilearn.training_utils import (
-    ShuffledStream,
     add_common_arguments,
     append_json_line,
+    batches_of,
+    collate_rows,
+    make_loader,
+    make_optimizer,
     resume_from,
     save_checkpoint,
+    start_accelerator,
 )
 
 
@@ -105,24 +105,16 @@ def flow_matching_loss(transformer, vae, batch, shift: float):
 def validate(transformer, vae, samples: LatentSamples, batch_size: int, shift: float, accelerator) -> float:
     """Mean flow-matching loss over the validation rows, always at the same noise. A diagnostic, not a quality."""
     losses = []
-    for start in range(0, len(samples), batch_size):
-        rows = [samples[0, index] for index in range(start, min(start + batch_size, len(samples)))]
-        batch = {name: torch.stack([row[name] for row in rows]).to(accelerator.device) for name in rows[0]}
+    for indices in batches_of(len(samples), batch_size):
+        batch = collate_rows(samples, indices, accelerator.device)
         with accelerator.autocast():
             losses.append(flow_matching_loss(transformer, vae, batch, shift))
     return torch.cat(losses).mean().item()
 
 
 def main(args):
+    accelerator = start_accelerator(args)
     output_dir = Path(args.output_dir)
-    accelerator = Accelerator(
-        mixed_precision=args.mixed_precision,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        log_with=None if args.report_to == "none" else args.report_to,
-        project_config=ProjectConfiguration(project_dir=output_dir, logging_dir=output_dir / args.logging_dir),
-    )
-    output_dir.mkdir(parents=True, exist_ok=True)
-    set_seed(args.seed)
 
     vae = VecSetVAE.from_pretrained(args.vae).eval()
     image_encoder = Dinov2Model.from_pretrained(args.image_encoder)
@@ -147,19 +139,7 @@ def main(args):
     )
     if args.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
-    optimizer = torch.optim.AdamW(
-        transformer.parameters(),
-        lr=args.learning_rate,
-        betas=(args.adam_beta1, args.adam_beta2),
-        weight_decay=args.adam_weight_decay,
-        eps=args.adam_epsilon,
-    )
-    lr_scheduler = get_scheduler(
-        args.lr_scheduler,
-        optimizer,
-        num_warmup_steps=args.lr_warmup_steps * accelerator.num_processes,
-        num_training_steps=args.max_train_steps * accelerator.num_processes,
-    )
+    optimizer, lr_scheduler = make_optimizer(args, transformer.parameters(), accelerator)
     transformer, optimizer, lr_scheduler = accelerator.prepare(transformer, optimizer, lr_scheduler)
     vae.to(accelerator.device)
     if args.use_ema:
@@ -175,20 +155,7 @@ def main(args):
         accelerator.init_trackers("train_vilearn", config=vars(args))
     step = first_step = resume_from(accelerator, args.output_dir, args.resume_from_checkpoint)
 
-    samples_per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    stream = ShuffledStream(
-        len(train_samples), args.seed, first_step * samples_per_step, args.max_train_steps * samples_per_step
-    )
-    loader = accelerator.prepare(
-        DataLoader(
-            train_samples,
-            batch_sampler=BatchSampler(stream, args.train_batch_size, drop_last=True),
-            num_workers=args.dataloader_num_workers,
-            # A generator of its own: starting the loader must not draw from the one that a checkpoint restores.
-            generator=torch.Generator(),
-        )
-    )
-
+    loader = make_loader(args, train_samples, first_step, accelerator)
     progress = tqdm(
         total=args.max_train_steps, initial=step, desc="Steps", disable=not accelerator.is_local_main_process
     )

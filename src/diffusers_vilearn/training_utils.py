@@ -9,7 +9,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Sampler
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, set_seed
+from diffusers.optimization import get_scheduler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 
 class ShuffledStream(Sampler):
@@ -61,6 +65,63 @@ def add_common_arguments(parser: argparse.ArgumentParser, learning_rate: float) 
     parser.add_argument("--resume_from_checkpoint", default=None, help="`latest` or the name of a checkpoint folder.")
     parser.add_argument("--logging_dir", default="logs")
     parser.add_argument("--report_to", default="none", help="tensorboard, wandb, trackio or none.")
+
+
+def start_accelerator(args: argparse.Namespace) -> Accelerator:
+    """The accelerator that the common arguments describe; makes the output folder and seeds the run."""
+    output_dir = Path(args.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        log_with=None if args.report_to == "none" else args.report_to,
+        project_config=ProjectConfiguration(project_dir=output_dir, logging_dir=output_dir / args.logging_dir),
+    )
+    set_seed(args.seed)
+    return accelerator
+
+
+def make_optimizer(args: argparse.Namespace, parameters, accelerator: Accelerator):
+    """AdamW and its learning-rate schedule, not yet prepared."""
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=args.learning_rate,
+        betas=(args.adam_beta1, args.adam_beta2),
+        weight_decay=args.adam_weight_decay,
+        eps=args.adam_epsilon,
+    )
+    lr_scheduler = get_scheduler(
+        args.lr_scheduler,
+        optimizer,
+        num_warmup_steps=args.lr_warmup_steps * accelerator.num_processes,
+        num_training_steps=args.max_train_steps * accelerator.num_processes,
+    )
+    return optimizer, lr_scheduler
+
+
+def make_loader(args: argparse.Namespace, samples: Dataset, first_step: int, accelerator: Accelerator) -> DataLoader:
+    """The batches of steps `first_step` to `max_train_steps`, prepared; `samples` is indexed by `(epoch, index)`."""
+    per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
+    stream = ShuffledStream(len(samples), args.seed, first_step * per_step, args.max_train_steps * per_step)
+    loader = DataLoader(
+        samples,
+        batch_sampler=BatchSampler(stream, args.train_batch_size, drop_last=True),
+        num_workers=args.dataloader_num_workers,
+        # A generator of its own: starting the loader must not draw from the one that a checkpoint restores.
+        generator=torch.Generator(),
+    )
+    return accelerator.prepare(loader)
+
+
+def collate_rows(samples: Dataset, indices: range, device: torch.device) -> dict[str, torch.Tensor]:
+    """A batch of epoch 0 for validation."""
+    rows = [samples[0, index] for index in indices]
+    return {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}
+
+
+def batches_of(size: int, batch_size: int) -> list[range]:
+    """Index ranges that cover `size` rows."""
+    return [range(start, min(start + batch_size, size)) for start in range(0, size, batch_size)]
 
 
 def save_checkpoint(accelerator, output_dir: str, step: int, total_limit: int | None) -> None:
