@@ -193,6 +193,9 @@ def test_publishing_halves_the_precision_and_writes_a_card(work, latents, pipeli
     published = work / "published"
     succeed("tiny/publish.py", "weights", "--pipeline", pipeline, "--output_dir", published)
     assert {value.dtype for value in weights(published / "transformer").values()} == {torch.float16}
+    assert str(work) not in "".join(path.read_text() for path in published.rglob("*.json"))
+    loaded = ViLearnImageTo3DPipeline.from_pretrained(published)
+    assert {loaded.vae.dtype, loaded.transformer.dtype, loaded.image_encoder.dtype} == {torch.float32}
     evaluation = work / "card-scores"
     evaluation.mkdir()
     (evaluation / "summary.md").write_text("| method | iou |")

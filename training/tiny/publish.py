@@ -42,8 +42,19 @@ def publish_weights(args):
     args.output_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.output_dir.parent) as scratch:
         pipeline.save_pretrained(Path(scratch) / "checkpoint")
+        tidy_configurations(Path(scratch) / "checkpoint")
         shutil.rmtree(args.output_dir, ignore_errors=True)
         (Path(scratch) / "checkpoint").rename(args.output_dir)
+
+
+def tidy_configurations(folder: Path):
+    """Drop local paths, and let every model load in float32 by default: transformers would keep half precision."""
+    for path in folder.rglob("*.json"):
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        if "dtype" in config:
+            config["dtype"] = "float32"
+        path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def count_parameters(pipeline) -> dict[str, str]:
