@@ -97,10 +97,10 @@ def prepare_shard(shard: str, records: list[dict], root: Path, output_dir: Path,
     return rejects
 
 
-def check_options(output_dir: Path, options: PreparationOptions) -> None:
-    """Refuse to mix rows made with different options in one folder."""
+def check_options(output_dir: Path, options: PreparationOptions, objects_per_shard: int) -> None:
+    """Refuse to mix rows made with different options, or shards of different sizes, in one folder."""
     path = output_dir / "preparation.json"
-    wanted = json.loads(json.dumps(asdict(options)))
+    wanted = json.loads(json.dumps(asdict(options) | {"objects_per_shard": objects_per_shard}))
     if path.exists() and json.loads(path.read_text()) != wanted:
         raise ValueError(f"{output_dir} was prepared with other options ({path}); choose another `--output_dir`.")
     path.write_text(json.dumps(wanted, indent=1))
@@ -113,7 +113,7 @@ def prepare_shapes(args):
     options = {field.name: getattr(args, field.name) for field in fields(PreparationOptions)}
     options = PreparationOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    check_options(args.output_dir, options)
+    check_options(args.output_dir, options, args.objects_per_shard)
 
     shards = plan_shards(objects, args.objects_per_shard)
     missing = {name: rows for name, rows in shards.items() if not shard_path(args.output_dir, "shapes", name).exists()}

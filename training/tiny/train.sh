@@ -18,10 +18,10 @@ python training/tiny/image_encoder.py
 
 python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
     --output_dir "$data" --sources sweethome3d --splits train \
-    --solid_resolution 96 --num_views 6
+    --solid_resolution 96 --num_views 6 --objects_per_shard 8
 python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
     --output_dir "$heldout" --splits heldout \
-    --solid_resolution 96 --num_views 2 --azimuth -75 75 --num_volume 32768
+    --solid_resolution 96 --num_views 2 --azimuth -75 75 --num_volume 32768 --objects_per_shard 8
 
 $launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/vae" \
     --vae_config training/tiny/vae.json --max_train_steps 8000 --train_batch_size 16 \
