@@ -11,7 +11,7 @@ EXTRAS = {
     "cuda": ["nvdiffrast @ git+https://github.com/NVlabs/nvdiffrast"],
     "rembg": ["rembg[cpu]"],
     "train": ["tensorboard>=2.14", "onnx>=1.15", "jinja2>=3.1"],
-    "test": ["peft>=0.15", "pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6"],
+    "test": ["peft>=0.15", "pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "rtree>=1.2", "ruff>=0.6"],
 }
 
 setup(
