@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import trimesh
+from safetensors.torch import load_file
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline
@@ -115,8 +116,6 @@ def transformer_arguments(work, latents, vae, output_dir, steps):
 
 
 def weights(model_folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
     return load_file(model_folder / "diffusion_pytorch_model.safetensors")
 
 

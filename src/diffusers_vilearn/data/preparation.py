@@ -66,10 +66,11 @@ def prepare_object(
     """
     validate_mesh(mesh)
     mesh, _ = normalize_mesh(mesh)
-    solid = solid_surface(merge_geometry(mesh), options.solid_resolution)
+    merged = merge_geometry(mesh)
+    solid = solid_surface(merged, options.solid_resolution)
     shape = {name: record[name] for name in ("uid", "source", "licence", "creator", "name", "category")}
     shape |= sample_shape(solid, object_rng(record["uid"], "shape"), options)
-    shape["num_faces"] = len(merge_geometry(mesh).faces)
+    shape["num_faces"] = len(merged.faces)
     return shape, render_views(mesh, solid, record["uid"], options)
 
 
