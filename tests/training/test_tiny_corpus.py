@@ -23,7 +23,8 @@ sys.path.insert(0, str(TINY))
 
 import corpus  # noqa: E402
 import image_encoder  # noqa: E402
-from procedural import CATEGORIES, THIN, Builder, procedural_object  # noqa: E402
+from procedural import CATEGORIES, Builder, procedural_object  # noqa: E402
+from procedural.primitives import THIN  # noqa: E402
 
 
 def build(category: str, seed: int) -> trimesh.Scene:
