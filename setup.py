@@ -9,9 +9,18 @@ from setuptools import find_packages, setup
 EXTRAS = {
     # Published by its authors as source only.
     "cuda": ["nvdiffrast @ git+https://github.com/NVlabs/nvdiffrast"],
+    "ray": ["ray>=2.40"],
     "rembg": ["rembg[cpu]"],
     "train": ["tensorboard>=2.14", "onnx>=1.15", "jinja2>=3.1"],
-    "test": ["peft>=0.15", "pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "rtree>=1.2", "ruff>=0.6"],
+    "test": [
+        "hypothesis>=6.100",
+        "peft>=0.15",
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "ray>=2.40",
+        "rtree>=1.2",
+        "ruff>=0.6",
+    ],
 }
 
 setup(
@@ -24,6 +33,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages("src"),
     package_dir={"": "src"},
+    package_data={"diffusers_vilearn.data": ["dataset_card.md"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",

@@ -1,6 +1,6 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `diffusers-vilearn generate chair.png -o chair.glb`."""
+"""The command line: `diffusers-vilearn generate chair.png -o chair.glb`, `diffusers-vilearn prepare shapes …`."""
 
 import sys
 from importlib.metadata import version
@@ -89,6 +89,14 @@ def generate(
         preview.parent.mkdir(parents=True, exist_ok=True)
         render_preview(pipe.image_processor.preprocess(picture, size=512)[0], mesh).save(preview)
         typer.echo(f"{preview}")
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def prepare(context: typer.Context):
+    """Turn meshes into a visibility-annotated dataset: scan, shapes, latents, publish."""
+    from .data.command import main as prepare_main
+
+    prepare_main(context.args)
 
 
 def _check_suffix(option: str, path: Path, suffixes: tuple[str, ...]):

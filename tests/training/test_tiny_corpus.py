@@ -18,6 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import Dinov2Config, Dinov2Model
 
+from diffusers_vilearn.data.duplicates import duplicate_samples
+
 TINY = Path(__file__).parents[2] / "training/tiny"
 sys.path.insert(0, str(TINY))
 
@@ -198,36 +200,19 @@ def test_others_do_not(first, second):
     assert corpus.name_group(first) != corpus.name_group(second)
 
 
-def samples_of(mesh: trimesh.Trimesh, uid: str) -> np.ndarray:
-    return corpus.surface_samples(mesh, uid)
-
-
 def lamp() -> trimesh.Trimesh:
     return build("desk lamp", 0).to_mesh()
 
 
-def test_same_shape_finds_turned_mirrored_and_scaled_copies():
-    copy = lamp()
-    copy.apply_transform(
-        trimesh.transformations.rotation_matrix(np.pi / 2, (0, 1, 0)) * np.array([[3], [3], [3], [1]])
-    )
-    copy.vertices *= (-1, 1, 1)
-    assert corpus.same_shape(samples_of(lamp(), "a"), samples_of(copy, "b"))
-
-
-def test_same_shape_tells_designs_of_one_kind_apart():
-    shapes = [samples_of(build("chair", seed).to_mesh(), str(seed)) for seed in range(6)]
-    assert not any(corpus.same_shape(shapes[i], shapes[j]) for i in range(6) for j in range(i))
-
-
 def test_split_keeps_names_and_equal_shapes_together():
     samples = {
-        f"sweethome3d/lib/{name}": samples_of(build("assembly", i).to_mesh(), name) for i, name in enumerate("cdefgh")
+        f"sweethome3d/lib/{name}": duplicate_samples(build("assembly", i).to_mesh(), name)
+        for i, name in enumerate("cdefgh")
     }
-    samples["sweethome3d/lib/chair1"] = samples_of(build("chair", 1).to_mesh(), "1")
-    samples["sweethome3d/lib/chair2"] = samples_of(build("chair", 2).to_mesh(), "2")
-    samples["sweethome3d/lib/lamp"] = samples_of(lamp(), "lamp")
-    samples["myosuite/light"] = samples_of(lamp(), "light")
+    samples["sweethome3d/lib/chair1"] = duplicate_samples(build("chair", 1).to_mesh(), "1")
+    samples["sweethome3d/lib/chair2"] = duplicate_samples(build("chair", 2).to_mesh(), "2")
+    samples["sweethome3d/lib/lamp"] = duplicate_samples(lamp(), "lamp")
+    samples["myosuite/light"] = duplicate_samples(lamp(), "light")
     split = corpus.make_split(samples, 3)
     parts = {uid: part for part in split for uids in split[part].values() for uid in uids}
     assert set(parts) == set(samples)
@@ -246,7 +231,7 @@ def test_repeated_out_of_domain_objects_are_dropped_once():
         "myosuite/globe": ball,
         "myosuite/cube": cube,
     }
-    repeats = corpus.drop_repeats({uid: samples_of(mesh, uid) for uid, mesh in shapes.items()})
+    repeats = corpus.drop_repeats({uid: duplicate_samples(mesh, uid) for uid, mesh in shapes.items()})
     assert sorted(repeats) == ["myosuite/spherelarge", "myosuite/spheresmall"]
 
 

@@ -31,12 +31,13 @@ import numpy as np
 import trimesh
 from PIL import Image
 from procedural import procedural_object
-from scipy.spatial import cKDTree
+
+from diffusers_vilearn.data.duplicates import duplicate_samples, same_shape, shape_descriptor, twin_pairs
+from diffusers_vilearn.files import write_atomically
 
 SPLIT_FILE = Path(__file__).with_name("split.json")
 HELDOUT_FURNITURE = 165  # Sweet Home 3D objects held out; MyoSuite and YCB are held out entirely
 FLAT_RATIO = 0.04  # an object thinner than this share of its longest side is a sheet, not a shape
-DUPLICATE_RATIO = 1.3  # Chamfer distance over its sampling noise below which two surfaces count as the same shape
 OUT_OF_DOMAIN = ("myosuite", "ycb")
 
 
@@ -278,13 +279,6 @@ def plain_material(colour: tuple[float, ...], image: Image.Image | None = None) 
 # --- one object ------------------------------------------------------------------------------------------------------
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(data)
-    os.replace(scratch, path)
-
-
 def convert(task: Task, cache: Path) -> tuple[dict, str | None, np.ndarray | None]:
     """Write the object's GLB; return its record, why it is rejected (or None) and surface samples (8192, 3)."""
     path = Path("meshes") / f"{task.record['uid']}.glb"
@@ -293,11 +287,12 @@ def convert(task: Task, cache: Path) -> tuple[dict, str | None, np.ndarray | Non
         transform = np.eye(4)
         transform[:3, :3] = task.rotation
         scene.apply_transform(transform)
+        (cache / path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(cache / path, scene.export(file_type="glb"))
     mesh = trimesh.load_scene(cache / path).to_mesh()
     record = dict(task.record, path=path.as_posix(), up_axis="y", faces=len(mesh.faces))
     reason = reject_reason(mesh)
-    return record, reason, None if reason else surface_samples(mesh, record["uid"])
+    return record, reason, None if reason else duplicate_samples(mesh, record["uid"])
 
 
 def reject_reason(mesh: trimesh.Trimesh) -> str | None:
@@ -308,13 +303,6 @@ def reject_reason(mesh: trimesh.Trimesh) -> str | None:
         return "empty or non-finite surface"
     ratio = mesh.extents.min() / mesh.extents.max()
     return f"flat: smallest side is {ratio:.3f} of the largest" if ratio < FLAT_RATIO else None
-
-
-def surface_samples(mesh: trimesh.Trimesh, uid: str, count: int = 8192) -> np.ndarray:
-    """Uniform surface samples (count, 3), float32, of the mesh centred and scaled to a longest half-side of 1."""
-    seed = int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4])
-    points = trimesh.sample.sample_surface(mesh, count, seed=seed)[0]
-    return ((points - mesh.bounds.mean(axis=0)) / (mesh.extents.max() / 2)).astype(np.float32)
 
 
 # --- groups and split ------------------------------------------------------------------------------------------------
@@ -341,41 +329,11 @@ def name_group(uid: str) -> str:
     return f"{folder}/{'-'.join(word for word in kept if word) or stem.lower()}"
 
 
-def same_shape(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether two sampled surfaces agree under a quarter turn about +Y or a mirror, judged against sampling noise.
-
-    Args:
-        first, second: surface samples (8192, 3), centred, longest half-side 1.
-    """
-    half = len(first) // 2
-    noise = (chamfer(first[:half], first[half:]) + chamfer(second[:half], second[half:])) / 2
-    for moved in upright_poses(second[:half]):
-        if np.abs(np.abs(first).max(0) - np.abs(moved).max(0)).max() < 0.06:
-            if chamfer(first[:half], moved) < DUPLICATE_RATIO * noise:
-                return True
-    return False
-
-
-def upright_poses(points: np.ndarray) -> Iterator[np.ndarray]:
-    """The points (n, 3) under the four quarter turns about +Y, each also mirrored."""
-    for mirror in (1, -1):
-        for cosine, sine in ((1, 0), (0, 1), (-1, 0), (0, -1)):
-            x, y, z = points.T
-            yield np.stack((mirror * (cosine * x + sine * z), y, cosine * z - sine * x), axis=1)
-
-
-def chamfer(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean nearest-neighbour distance between two point sets, both ways."""
-    return (cKDTree(first).query(second)[0].mean() + cKDTree(second).query(first)[0].mean()) / 2
-
-
 def geometric_twins(samples: dict[str, np.ndarray]) -> list[tuple[str, str]]:
     """Pairs of uids whose surfaces agree (`same_shape`)."""
     uids = sorted(samples)
-    sides = np.stack([np.abs(samples[uid]).max(0) for uid in uids])
-    sides[:, [0, 2]] = np.sort(sides[:, [0, 2]], axis=1)
-    pairs = cKDTree(sides).query_pairs(0.06 * np.sqrt(3))
-    return [(uids[i], uids[j]) for i, j in sorted(pairs) if same_shape(samples[uids[i]], samples[uids[j]])]
+    clouds = [samples[uid] for uid in uids]
+    return [(uids[i], uids[j]) for i, j in twin_pairs([shape_descriptor(cloud) for cloud in clouds], clouds)]
 
 
 def make_groups(samples: dict[str, np.ndarray]) -> dict[str, list[str]]:
@@ -440,6 +398,7 @@ def write_procedural(seed: int, cache: Path) -> dict:
     path = Path("meshes/procedural") / f"{seed:06d}.glb"
     scene = procedural_object(seed)
     if not (cache / path).exists():
+        (cache / path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(cache / path, scene.export(file_type="glb"))
     category = scene.metadata["category"]
     return dict(

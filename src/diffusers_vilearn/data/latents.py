@@ -10,16 +10,19 @@ import datasets
 import numpy as np
 import torch
 from PIL import ImageOps
+from scipy.spatial import cKDTree
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, Dinov2Model
 
 from ..models import VecSetVAE
+from ..models.autoencoder_vecset import DiagonalGaussianDistribution
 from ..visibility import group_visible_tokens
 from .features import latent_features
 from .frames import object_to_frame, transform_cloud, transform_points
 from .images import patch_tokens, prepare_condition_image
 from .preparation import object_rng
-from .shards import shard_path
+from .shards import shard_path, write_shard
 
 METADATA_FILE = "metadata.json"
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -43,7 +46,8 @@ class LatentEncoder:
         image_processor: of the image encoder; its crop size is the size of the condition image.
         num_tokens (`int`, *optional*): latent tokens a shape; default `vae.config.num_tokens`.
         min_votes (`int` or `"balanced"`): see `group_visible_tokens`.
-        num_points (`int`): points of the cloud given to the encoder.
+        num_points (`int`): points of each cloud given to the encoder: the surface, and for a VAE that takes them the
+            sharp edges (surface points in their place where an object has none).
         mirror (`bool`): also make a mirror image of every view; needs the view frame, where left is the image's left.
     """
 
@@ -106,52 +110,80 @@ class LatentEncoder:
 
     def encode_shard(self, dataset: Path, shard: str, batch_size: int) -> list[dict]:
         """Rows of `latent_features` for all views of one shard, and for their mirror images if `mirror` is set."""
-        shapes = _read_shard(dataset, "shapes", shard).with_format("numpy", ["surface"], output_all_columns=True)
-        surfaces = {row["uid"]: row["surface"] for row in shapes}
+        columns = ["surface", "sharp_edges"]
+        shapes = _read_shard(dataset, "shapes", shard).with_format("numpy", columns, output_all_columns=True)
+        clouds = {row["uid"]: (row["surface"], row["sharp_edges"]) for row in shapes}
         views = _read_shard(dataset, "views", shard)
         rows = []
         for start in range(0, len(views), batch_size):
             batch = list(views.select(range(start, min(start + batch_size, len(views)))))
             for mirrored in (False, True) if self.mirror else (False,):
-                rows.extend(self.encode_views(batch, surfaces, mirrored))
+                rows.extend(self.encode_views(batch, clouds, mirrored))
         return rows
 
     @torch.no_grad()
-    def encode_views(self, views: list[dict], surfaces: dict[str, np.ndarray], mirrored: bool = False) -> list[dict]:
-        """Latents, visible tokens and image tokens of some views; `surfaces` maps uids to clouds (n, 6).
+    def encode_views(
+        self, views: list[dict], clouds: dict[str, tuple[np.ndarray, np.ndarray]], mirrored: bool = False
+    ) -> list[dict]:
+        """Latents, visible tokens and image tokens of some views.
 
-        A mirrored row shows the object and its image reflected left to right, as the camera sees it.
+        Args:
+            views (`list[dict]`): rows of `VIEW_FEATURES`.
+            clouds: uid -> surface and sharp-edge points of the object, (n, 6) and (m, 6).
+            mirrored (`bool`): reflect the object and its image left to right, as the camera sees it.
         """
         device = self.vae.device
-        clouds, visible, similarities = [], [], []
+        similarities, points, sharp_points, visible = [], [], [], []
         for view in views:
-            surface = surfaces[view["uid"]]
+            surface, sharp_edges = clouds[view["uid"]]
             similarity = object_to_frame(self.vae.config.frame, surface[:, :3], view["azimuth"])
             if mirrored:
                 similarity = MIRROR @ similarity
             rng = object_rng(view["uid"], f"latents/{view['view']}")
-            subset = surface[rng.permutation(len(surface))[: self.num_points]]
-            clouds.append(torch.from_numpy(transform_cloud(similarity, subset)))
-            points = transform_points(similarity, np.asarray(view["visible_points"], np.float32))
-            visible.append(torch.from_numpy(points).to(device))
             similarities.append(similarity)
-        posterior = self.vae.encode(torch.stack(clouds).to(device), num_tokens=self.num_tokens).latent_dist
-        masks = group_visible_tokens(self.vae, posterior.mode(), visible, min_votes=self.min_votes)
-        moments = torch.cat([posterior.mean, posterior.logvar], dim=-1)
+            points.append(self._encoder_cloud(similarity, surface, rng, flag=0.0))
+            sharp = sharp_edges if len(sharp_edges) else surface
+            sharp_points.append(self._encoder_cloud(similarity, sharp, rng, flag=1.0))
+            visible.append(transform_points(similarity, np.asarray(view["visible_points"], np.float32)))
+        takes_sharp_points = self.vae.config.dual_cross_attention or self.vae.config.sharp_flag
+        moments, anchors = self.vae.encode_with_anchors(
+            torch.stack(points).to(device),
+            torch.stack(sharp_points).to(device) if takes_sharp_points else None,
+            num_tokens=self.num_tokens,
+        )
+        posterior = DiagonalGaussianDistribution(moments)
+        queries = [torch.from_numpy(cloud).to(device) for cloud in visible]
+        masks = group_visible_tokens(self.vae, posterior.mode(), queries, min_votes=self.min_votes)
+        moments = torch.cat([posterior.mean, posterior.logvar], dim=-1).cpu().numpy().astype(np.float16)
+        masks, anchors = masks.cpu().numpy(), anchors.float().cpu().numpy()
         images = [ImageOps.mirror(view["image"]) if mirrored else view["image"] for view in views]
-        image_embeds = self.encode_images(images)
+        image_embeds = self.encode_images(images).cpu().numpy().astype(np.float16)
         return [
             {
                 "uid": view["uid"],
                 "view": view["view"],
                 "mirrored": mirrored,
-                "frame": similarity.astype(np.float32),
-                "moments": moments[i].cpu().numpy().astype(np.float16),
-                "visible_tokens": masks[i].nonzero()[:, 0].tolist(),
-                "image_embeds": image_embeds[i].cpu().numpy().astype(np.float16),
+                "frame": similarities[i].astype(np.float32),
+                "moments": moments[i],
+                "visible_tokens": np.flatnonzero(masks[i]).tolist(),
+                "visible_share": float(masks[i].mean()),
+                "anchor_agreement": float((masks[i] == anchors_in_view(anchors[i], visible[i])).mean()),
+                "image_embeds": image_embeds[i],
             }
-            for i, (view, similarity) in enumerate(zip(views, similarities, strict=True))
+            for i, view in enumerate(views)
         ]
+
+    def _encoder_cloud(
+        self, similarity: np.ndarray, cloud: np.ndarray, rng: np.random.Generator, flag: float
+    ) -> torch.Tensor:
+        """`num_points` random rows of a cloud in the frame of the latents, (points, point channels)."""
+        rows = rng.permutation(len(cloud))[: self.num_points]
+        if len(rows) < self.num_points and flag:
+            rows = np.resize(rows, self.num_points)
+        moved = transform_cloud(similarity, cloud[rows])
+        if self.vae.config.sharp_flag:
+            moved = np.concatenate([moved, np.full((len(moved), 1), flag, np.float32)], axis=1)
+        return torch.from_numpy(moved)
 
     def encode_images(self, images) -> torch.Tensor:
         """Patch tokens (images, patches, channels) of RGBA images."""
@@ -159,6 +191,28 @@ class LatentEncoder:
         squares = [prepare_condition_image(image, size) for image in images]
         pixels = self.image_processor(squares, do_resize=False, do_center_crop=False, return_tensors="pt").pixel_values
         return patch_tokens(self.image_encoder, pixels.to(self.image_encoder.device))
+
+
+def anchors_in_view(anchors: np.ndarray, visible_points: np.ndarray) -> np.ndarray:
+    """Which anchors (n, 3) lie where the camera sees the surface: closer to a visible point (m, 3) than three times
+    the median distance between neighbours among those, (n,) bool."""
+    distinct = np.unique(visible_points, axis=0)
+    tree = cKDTree(distinct)
+    spacing = np.median(tree.query(distinct, k=2)[0][:, 1])
+    return tree.query(anchors)[0] < 3 * spacing
+
+
+def encode_dataset(encoder: LatentEncoder, dataset: Path, table: str, *, splits: list[str], batch_size: int) -> None:
+    """Write the shards of a latents table that are not there yet."""
+    encoder.check_table(dataset / table)
+    shards = sorted(path.stem for path in (dataset / "shapes").glob("*.parquet"))
+    shards = [shard for shard in shards if shard.split("-")[0] in splits]
+    if not shards:
+        raise ValueError(f"{dataset} has no shapes of {', '.join(splits)}; `prepare shapes` writes them.")
+    for shard in tqdm(shards, desc=f"Shards of {table}"):
+        if not shard_path(dataset, table, shard).exists():
+            rows = encoder.encode_shard(dataset, shard, batch_size)
+            write_shard(dataset, table, shard, rows, encoder.features)
 
 
 def _read_shard(dataset: Path, table: str, shard: str) -> datasets.Dataset:

@@ -4,6 +4,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import trimesh
@@ -11,9 +12,12 @@ from PIL import Image
 
 from ..geometry.cameras import Camera, sample_condition_camera
 from ..geometry.field import signed_distance, solid_surface
-from ..geometry.mesh import merge_geometry, normalize_mesh, validate_mesh
-from ..geometry.rendering import EmbreeRenderer, sample_light, visible_points
+from ..geometry.mesh import MeshError, load_mesh, merge_geometry, normalize_mesh, validate_mesh
+from ..geometry.rendering import make_renderer, sample_light, visible_points
 from ..geometry.sampling import sample_sharp_edges, sample_surface
+from .features import REJECT_FEATURES, SHAPE_FEATURES, VIEW_FEATURES
+from .quality import QualityLimits, measure_quality
+from .shards import to_parquet
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class PreparationOptions:
         image_size (`int`): side of the RGBA images in pixels.
         num_visible (`int`): visible points kept per view.
         azimuth, elevation (`tuple[float, float]`): ranges of the condition cameras in degrees.
+        focal_length (`tuple[float, float]`): range in millimetres of a full-frame lens.
+        orthographic_probability (`float`): part of the views that are orthographic.
+        roll (`float`), roll_probability (`float`): largest angle in degrees by which a camera is turned about its
+            view axis, and the part of the views of which it is.
+        renderer (`str`): `embree` (CPU) or `nvdiffrast` (CUDA).
     """
 
     num_surface: int = 8192
@@ -43,6 +52,11 @@ class PreparationOptions:
     num_visible: int = 2048
     azimuth: tuple[float, float] = (-180.0, 180.0)
     elevation: tuple[float, float] = (-15.0, 30.0)
+    focal_length: tuple[float, float] = (35.0, 135.0)
+    orthographic_probability: float = 0.2
+    roll: float = 10.0
+    roll_probability: float = 0.0
+    renderer: str = "embree"
 
 
 def object_rng(uid: str, purpose: str) -> np.random.Generator:
@@ -51,8 +65,42 @@ def object_rng(uid: str, purpose: str) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
 
+@dataclass(frozen=True)
+class ObjectPreparation:
+    """Record -> the Parquet files of its rows by table; a callable that workers can be sent.
+
+    Args:
+        root (`Path`): folder that the records' paths are relative to.
+        options (`PreparationOptions`): sizes and ranges.
+        limits (`QualityLimits`): which objects are rejected.
+    """
+
+    root: Path
+    options: PreparationOptions
+    limits: QualityLimits
+
+    def __call__(self, record: dict) -> dict[str, bytes]:
+        try:
+            mesh = load_mesh(self.root / record["path"], member=record.get("member"))
+            shape, views = prepare_object(mesh, record, self.options, self.limits)
+        except MeshError as error:
+            return reject_object(record, error.reason, str(error))
+        except (ValueError, OSError) as error:
+            return reject_object(record, "unreadable", str(error))
+        return {"shapes": to_parquet([shape], SHAPE_FEATURES), "views": to_parquet(views, VIEW_FEATURES)}
+
+
+def reject_object(record: dict, reason: str, message: str) -> dict[str, bytes]:
+    """The row of an object that is not in the dataset: a `reason` to count by, and a sentence."""
+    row = {"uid": record["uid"], "source": record["source"], "reason": reason, "message": message}
+    return {"rejects": to_parquet([row], REJECT_FEATURES)}
+
+
 def prepare_object(
-    mesh: trimesh.Trimesh | trimesh.Scene, record: dict, options: PreparationOptions
+    mesh: trimesh.Trimesh | trimesh.Scene,
+    record: dict,
+    options: PreparationOptions,
+    limits: QualityLimits,
 ) -> tuple[dict, list[dict]]:
     """Rows of `SHAPE_FEATURES` and `VIEW_FEATURES` for one object.
 
@@ -60,18 +108,20 @@ def prepare_object(
         mesh (`trimesh.Trimesh` or `trimesh.Scene`): any mesh, +Y up, front towards +Z.
         record (`dict`): `uid`, `source`, `licence`, `creator`, `name`, `category`.
         options (`PreparationOptions`): sizes and ranges.
+        limits (`QualityLimits`): which meshes are refused.
 
     Raises:
-        ValueError: the mesh is empty, degenerate, not finite, or no camera sees it.
+        MeshError: the mesh cannot serve as a training shape; its `reason` says why.
     """
     validate_mesh(mesh)
     mesh, _ = normalize_mesh(mesh)
     merged = merge_geometry(mesh)
     solid = solid_surface(merged, options.solid_resolution)
+    scores = measure_quality(mesh, merged, solid)
+    limits.check(scores)
     shape = {name: record[name] for name in ("uid", "source", "licence", "creator", "name", "category")}
     shape |= sample_shape(solid, object_rng(record["uid"], "shape"), options)
-    shape["num_faces"] = len(merged.faces)
-    return shape, render_views(mesh, solid, record["uid"], options)
+    return shape | scores, render_views(mesh, solid, record["uid"], options)
 
 
 def sample_shape(solid: trimesh.Trimesh, rng: np.random.Generator, options: PreparationOptions) -> dict:
@@ -97,11 +147,19 @@ def sample_shape(solid: trimesh.Trimesh, rng: np.random.Generator, options: Prep
 def render_views(mesh, solid: trimesh.Trimesh, uid: str, options: PreparationOptions) -> list[dict]:
     """Condition images of `mesh` and the points that they see."""
     rng = object_rng(uid, "views")
-    renderer = EmbreeRenderer(mesh)
+    renderer = make_renderer(mesh, options.renderer)
     rows = []
     for view in range(options.num_views):
         camera = sample_condition_camera(
-            rng, solid.vertices, azimuth=options.azimuth, elevation=options.elevation, fill=0.95
+            rng,
+            solid.vertices,
+            azimuth=options.azimuth,
+            elevation=options.elevation,
+            focal_length=options.focal_length,
+            orthographic_probability=options.orthographic_probability,
+            roll=options.roll,
+            roll_probability=options.roll_probability,
+            fill=0.95,
         )
         rendering = renderer.render(camera, options.image_size, light=sample_light(rng), supersampling=2)
         azimuth, elevation = view_angles(camera)

@@ -2,10 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parquet shards that are whole or absent, so that an interrupted preparation goes on where it stopped."""
 
-import os
+import io
+import shutil
+from functools import partial
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..files import replace_atomically, write_atomically
+
+# Enough rows to compress well, few enough that a reader of images and clouds holds some ten MB at a time.
+ROWS_PER_GROUP = 64
 
 
 def shard_path(folder: Path, table: str, shard: str) -> Path:
@@ -13,14 +22,69 @@ def shard_path(folder: Path, table: str, shard: str) -> Path:
     return folder / table / f"{shard}.parquet"
 
 
+def to_parquet(rows: list[dict], features: datasets.Features) -> bytes:
+    """The Parquet file of some rows."""
+    columns = {name: [row[name] for row in rows] for name in features}
+    file = io.BytesIO()
+    _write_table(datasets.Dataset.from_dict(columns, features=features).with_format("arrow")[:], file)
+    return file.getvalue()
+
+
+def _write_table(table: pa.Table, file) -> None:
+    """Write a Parquet file; one of an empty table has no row group, since `datasets` stumbles over empty ones."""
+    with pq.ParquetWriter(file, table.schema) as writer:
+        if table.num_rows:
+            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+
+
 def write_shard(folder: Path, table: str, shard: str, rows: list[dict], features: datasets.Features) -> None:
-    """Write the rows of one shard of a table, atomically."""
+    """Write the rows of one shard of a table, whole or not at all."""
     path = shard_path(folder, table, shard)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    if rows:
-        table_rows = datasets.Dataset.from_list(rows, features=features)
-    else:
-        table_rows = datasets.Dataset.from_dict({name: [] for name in features}, features=features)
-    table_rows.to_parquet(str(partial))
-    os.replace(partial, path)
+    write_atomically(path, to_parquet(rows, features))
+
+
+class StagedShard:
+    """The objects of one shard, each kept in files of its own until the last one is there.
+
+    Args:
+        folder (`Path`): of the dataset; the files lie in `<folder>/.staging/<shard>`.
+        shard (`str`): its name.
+        size (`int`): how many objects it has.
+    """
+
+    def __init__(self, folder: Path, shard: str, size: int):
+        self.folder, self.shard, self.size = folder, shard, size
+        self.staging = folder / ".staging" / shard
+
+    def missing(self) -> list[int]:
+        """Indices of the objects that are not there yet."""
+        return [index for index in range(self.size) if not self._done(index).exists()]
+
+    def keep(self, index: int, tables: dict[str, bytes]) -> None:
+        """Store the Parquet files of one object by table; none for an object without rows."""
+        self.staging.mkdir(parents=True, exist_ok=True)
+        for table, content in tables.items():
+            write_atomically(self._rows(table, index), content)
+        # Last of all, as what says that the others are whole.
+        write_atomically(self._done(index), b"")
+
+    def assemble(self, features: dict[str, datasets.Features]) -> None:
+        """Write the shard of every table, rows in the order of the objects, and forget the single objects.
+
+        Tables are written in the order of `features`: where the last one exists, all do.
+        """
+        for table, columns in features.items():
+            files = [self._rows(table, index) for index in range(self.size)]
+            empty = pq.read_table(io.BytesIO(to_parquet([], columns)))
+            rows = pa.concat_tables([empty, *(pq.read_table(file) for file in files if file.exists())])
+            path = shard_path(self.folder, table, self.shard)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_atomically(path, partial(_write_table, rows))
+        shutil.rmtree(self.staging)
+
+    def _rows(self, table: str, index: int) -> Path:
+        return self.staging / f"{index:05d}.{table}.parquet"
+
+    def _done(self, index: int) -> Path:
+        return self.staging / f"{index:05d}.done"

@@ -16,6 +16,7 @@ _NAMES = {
     "extraction": ("extract_mesh", "field_grid"),
     "field": ("signed_distance", "solid_surface", "winding_number"),
     "mesh": (
+        "MeshError",
         "drop_specks",
         "export_mesh",
         "load_mesh",
@@ -30,6 +31,7 @@ _NAMES = {
         "Light",
         "NvdiffrastRenderer",
         "Rendering",
+        "make_renderer",
         "render",
         "sample_light",
         "visible_points",

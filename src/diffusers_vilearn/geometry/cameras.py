@@ -148,17 +148,18 @@ def look_at(position, target=(0.0, 0.0, 0.0), up=(0.0, 1.0, 0.0)) -> np.ndarray:
     return matrix
 
 
-def _orbit_rotation(azimuth: float, elevation: float) -> np.ndarray:
+def _orbit_rotation(azimuth: float, elevation: float, roll: float = 0.0) -> np.ndarray:
     """(3, 3) camera-to-world rotation; built from the angles, so that it also holds straight above and below."""
-    a, e = np.radians([azimuth, elevation])
+    a, e, r = np.radians([azimuth, elevation, roll])
     about_y = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(e), np.sin(e)], [0, -np.sin(e), np.cos(e)]])
-    return about_y @ about_x
+    about_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
+    return about_y @ about_x @ about_z
 
 
-def _orbit_transform(azimuth: float, elevation: float, distance: float, target) -> np.ndarray:
+def _orbit_transform(rotation: np.ndarray, distance: float, target) -> np.ndarray:
     matrix = np.eye(4)
-    matrix[:3, :3] = _orbit_rotation(azimuth, elevation)
+    matrix[:3, :3] = rotation
     matrix[:3, 3] = np.asarray(target, dtype=np.float64) + distance * matrix[:3, 2]
     return matrix
 
@@ -188,11 +189,19 @@ def orbit_camera(
         distance = 2 * _NORMALIZED_RADIUS
         if vertical_fov is not None:
             distance = _NORMALIZED_RADIUS / np.sin(np.radians(vertical_fov) / 2)
-    return Camera(_orbit_transform(azimuth, elevation, distance, target), vertical_fov, orthographic_height)
+    return Camera(
+        _orbit_transform(_orbit_rotation(azimuth, elevation), distance, target), vertical_fov, orthographic_height
+    )
 
 
 def fit_camera(
-    points: np.ndarray, azimuth: float, elevation: float, *, vertical_fov: float | None = 40.0, fill: float = 0.9
+    points: np.ndarray,
+    azimuth: float,
+    elevation: float,
+    *,
+    roll: float = 0.0,
+    vertical_fov: float | None = 40.0,
+    fill: float = 0.9,
 ) -> Camera:
     """The orbit camera about the origin, nearest to it, whose square image holds `points` in its central `fill` part.
 
@@ -202,6 +211,7 @@ def fit_camera(
         points: (N, 3) world positions, such as the vertices of a mesh.
         azimuth: degrees, see `orbit_camera`.
         elevation: degrees.
+        roll: degrees by which the camera is turned anticlockwise about its view axis.
         vertical_fov: degrees, or None for an orthographic camera.
         fill: part of the image side, in (0, 1].
     """
@@ -210,18 +220,19 @@ def fit_camera(
         raise ValueError(f"`points` must be finite and of shape (N, 3) with N > 0, got shape {points.shape}")
     if not 0 < fill <= 1:
         raise ValueError(f"`fill` must be in (0, 1], got {fill}")
-    local = points @ _orbit_rotation(azimuth, elevation)
+    rotation = _orbit_rotation(azimuth, elevation, roll)
+    local = points @ rotation
     half_side = np.abs(local[:, :2]).max(axis=1)
     radius = np.linalg.norm(points, axis=1).max()
     if not half_side.max() > 0:
         raise ValueError("`points` all lie on the view axis: no camera distance makes them fill an image")
     if vertical_fov is None:
-        transform = _orbit_transform(azimuth, elevation, 2 * radius, (0, 0, 0))
+        transform = _orbit_transform(rotation, 2 * radius, (0, 0, 0))
         return Camera(transform, orthographic_height=2 * half_side.max() / fill)
     slope = fill * np.tan(np.radians(vertical_fov) / 2)
     # A point stays inside the frustum while |x|, |y| <= slope * (distance - z).
     distance = (local[:, 2] + half_side / slope).max()
-    return Camera(_orbit_transform(azimuth, elevation, distance, (0, 0, 0)), vertical_fov=vertical_fov)
+    return Camera(_orbit_transform(rotation, distance, (0, 0, 0)), vertical_fov=vertical_fov)
 
 
 def focal_length_to_fov(focal_length: float) -> float:
@@ -242,6 +253,8 @@ def sample_condition_camera(
     elevation: tuple[float, float] = (-15.0, 30.0),
     focal_length: tuple[float, float] = (35.0, 135.0),
     orthographic_probability: float = 0.2,
+    roll: float = 10.0,
+    roll_probability: float = 0.0,
     fill: float = 0.9,
 ) -> Camera:
     """A random view of an object as condition images have it: the ranges of TripoSG's training data.
@@ -249,16 +262,25 @@ def sample_condition_camera(
     Azimuth, elevation and focal length are uniform in their ranges.
 
     Args:
-        rng: source of randomness; always four numbers are drawn from it.
+        rng: source of randomness; four numbers are drawn from it, two more where `roll_probability` is above 0.
         points: (N, 3) positions that the image shall hold, see `fit_camera`.
         azimuth: range in degrees; the default is the front half.
         elevation: range in degrees.
         focal_length: range in full-frame millimetres, see `focal_length_to_fov`.
         orthographic_probability: part of the views that are orthographic, in [0, 1].
+        roll: largest angle in degrees by which a camera is turned about its view axis, either way.
+        roll_probability: part of the views that are turned, in [0, 1].
         fill: part of the image side that the object may take.
     """
-    if not 0 <= orthographic_probability <= 1:
-        raise ValueError(f"`orthographic_probability` must be in [0, 1], got {orthographic_probability}")
+    for name, probability in (
+        ("orthographic_probability", orthographic_probability),
+        ("roll_probability", roll_probability),
+    ):
+        if not 0 <= probability <= 1:
+            raise ValueError(f"`{name}` must be in [0, 1], got {probability}")
     view_azimuth, view_elevation, focal = (rng.uniform(*bounds) for bounds in (azimuth, elevation, focal_length))
     vertical_fov = None if rng.uniform() < orthographic_probability else focal_length_to_fov(focal)
-    return fit_camera(points, view_azimuth, view_elevation, vertical_fov=vertical_fov, fill=fill)
+    angle = 0.0
+    if roll_probability > 0:
+        angle = rng.uniform(-roll, roll) * (rng.uniform() < roll_probability)
+    return fit_camera(points, view_azimuth, view_elevation, roll=angle, vertical_fov=vertical_fov, fill=fill)

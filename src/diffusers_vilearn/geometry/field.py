@@ -49,10 +49,14 @@ def solid_surface(mesh: trimesh.Trimesh, resolution: int = 128, bounds: float = 
         bounds (`float`): half-side of the cube that is searched.
 
     Returns:
-        `trimesh.Trimesh`: watertight, faces outwards, no cavities. A watertight single solid is returned as it is.
+        `trimesh.Trimesh`: watertight, faces outwards, no cavities. A watertight single solid is returned as it is,
+        only turned inside out if its faces point inwards.
     """
-    if mesh.is_volume and len(np.unique(face_components(mesh))) == 1:
-        return mesh
+    if mesh.is_watertight and mesh.is_winding_consistent and face_components(mesh).max() == 0:
+        if mesh.volume < 0:
+            mesh = trimesh.Trimesh(mesh.vertices, mesh.faces[:, ::-1], process=False)
+        if mesh.is_volume:
+            return mesh
     vertices, faces = _arrays(mesh)
     tree = igl.AABB()
     tree.init(vertices, faces)

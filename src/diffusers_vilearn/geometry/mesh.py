@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,8 @@ import igl
 import numpy as np
 import trimesh
 
+from ..files import write_atomically
+
 Mesh = trimesh.Trimesh | trimesh.Scene
 
 LOAD_TYPES = ("obj", "glb", "gltf", "ply", "stl", "off")
@@ -27,6 +28,23 @@ EXPORT_TYPES = ("glb", "obj", "ply", "stl")
 MAX_FACES = 4_000_000
 # Largest unpacked size in bytes of one archive member; a guard against archives that explode.
 MAX_MEMBER_SIZE = 1 << 30
+
+
+class MeshError(ValueError):
+    """A mesh, or the file it should come from, cannot be worked with.
+
+    Args:
+        reason (`str`): one word to count by: `unreadable`, `empty`, `degenerate`, `not_finite`, `too_large`, and those
+            of the quality gate.
+        message (`str`): what is wrong, in a sentence.
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self):
+        return type(self), (self.reason, str(self))
 
 
 class _ZipMembers(Mapping):
@@ -38,12 +56,14 @@ class _ZipMembers(Mapping):
     def __getitem__(self, name: str) -> bytes:
         info = self.archive.getinfo(name)
         if info.file_size > MAX_MEMBER_SIZE:
-            raise ValueError(f"archive member {name!r} unpacks to {info.file_size} bytes, above {MAX_MEMBER_SIZE}")
+            raise MeshError(
+                "too_large", f"archive member {name!r} unpacks to {info.file_size} bytes, above {MAX_MEMBER_SIZE}"
+            )
         try:
             return self.archive.read(info)
         except Exception as error:
             # Wrong checksums, unknown compression, passwords: each has an exception class of its own.
-            raise ValueError(f"archive member {name!r} cannot be unpacked: {error}") from error
+            raise MeshError("unreadable", f"archive member {name!r} cannot be unpacked: {error}") from error
 
     def __contains__(self, name) -> bool:
         return name in self.archive.NameToInfo
@@ -71,7 +91,8 @@ def load_mesh(
         trimesh.Scene: one geometry per material or node; only triangle meshes are kept.
 
     Raises:
-        ValueError: the type is unknown, the content cannot be read, or there is no triangle in it.
+        ValueError: the type is unknown, or `member` does not say which mesh of an archive.
+        MeshError: the content cannot be read, is too large, or there is no triangle in it.
         OSError: the file cannot be opened.
     """
     if isinstance(source, str | os.PathLike):
@@ -94,14 +115,14 @@ def _load_open_file(file, file_type, member, resolver, name) -> trimesh.Scene:
     try:
         # The parsers raise whatever their input makes them stumble over. Unprocessed: nothing is repaired in silence.
         scene = trimesh.load_scene(file, file_type=file_type, resolver=resolver, process=False)
-    except MemoryError:
+    except (MemoryError, MeshError):
         raise
     except Exception as error:
-        raise ValueError(f"{name!r} cannot be read as {file_type.upper()}: {error!r}") from error
+        raise MeshError("unreadable", f"{name!r} cannot be read as {file_type.upper()}: {error!r}") from error
     others = [key for key, part in scene.geometry.items() if not isinstance(part, trimesh.Trimesh) or part.is_empty]
     scene.delete_geometry(others)
     if not any(len(part.faces) for part, _ in mesh_parts(scene)):
-        raise ValueError(f"{name!r} holds no triangles")
+        raise MeshError("empty", f"{name!r} holds no triangles")
     return scene
 
 
@@ -109,7 +130,7 @@ def _load_zip_member(file, member, name) -> trimesh.Scene:
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{name!r} is not a zip archive: {error}") from error
+        raise MeshError("unreadable", f"{name!r} is not a zip archive: {error}") from error
     with archive:
         meshes = [entry for entry in archive.namelist() if PurePosixPath(entry).suffix[1:].lower() in LOAD_TYPES]
         if member is None and len(meshes) != 1:
@@ -191,7 +212,7 @@ def referenced_bounds(mesh: Mesh) -> np.ndarray:
 
 
 def validate_mesh(mesh: Mesh, max_faces: int = MAX_FACES) -> None:
-    """Raise ValueError unless `mesh` is an object one can work with.
+    """Raise `MeshError` unless `mesh` is an object one can work with.
 
     That is: at least one triangle of non-zero area, at most `max_faces` in all, faces that refer to existing vertices,
     finite coordinates and a finite extent.
@@ -199,21 +220,21 @@ def validate_mesh(mesh: Mesh, max_faces: int = MAX_FACES) -> None:
     parts = mesh_parts(mesh)
     faces = sum(len(part.faces) for part, _ in parts)
     if faces == 0:
-        raise ValueError("`mesh` must have at least one triangle, got none")
+        raise MeshError("empty", "`mesh` must have at least one triangle, got none")
     if faces > max_faces:
-        raise ValueError(f"`mesh` must have at most {max_faces} triangles, got {faces}")
+        raise MeshError("too_large", f"`mesh` must have at most {max_faces} triangles, got {faces}")
     for part, _ in parts:
         if part.faces.min(initial=0) < 0 or part.faces.max(initial=-1) >= len(part.vertices):
-            raise ValueError("`mesh` has faces that refer to vertices which do not exist")
+            raise MeshError("degenerate", "`mesh` has faces that refer to vertices which do not exist")
     with np.errstate(over="ignore", invalid="ignore"):
         bounds = referenced_bounds(mesh)
         extent = bounds[1] - bounds[0]
     if not np.isfinite(bounds).all() or not np.isfinite(extent).all():
-        raise ValueError(f"`mesh` must have finite coordinates, got bounds {bounds.tolist()}")
+        raise MeshError("not_finite", f"`mesh` must have finite coordinates, got bounds {bounds.tolist()}")
     if extent.max() <= np.finfo(np.float64).eps * np.abs(bounds).max():
-        raise ValueError(f"`mesh` must have an extent, got all vertices at {bounds[0].tolist()}")
+        raise MeshError("degenerate", f"`mesh` must have an extent, got all vertices at {bounds[0].tolist()}")
     if not any(nondegenerate_faces(*placed_triangles(part, transform)).any() for part, transform in parts):
-        raise ValueError("`mesh` must have a triangle with an area, got only degenerate ones")
+        raise MeshError("degenerate", "`mesh` must have a triangle with an area, got only degenerate ones")
 
 
 def normalize_mesh(mesh: Mesh, half_side: float = 0.95) -> tuple[Mesh, np.ndarray]:
@@ -282,17 +303,4 @@ def export_mesh(mesh: Mesh, path: str | os.PathLike) -> None:
         mesh = merge_geometry(mesh)
     options = {"include_texture": False} if file_type == "obj" else {}
     content = mesh.export(file_type=file_type, **options)
-    _write_atomically(path, content.encode() if isinstance(content, str) else content)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write beside `path`, then rename: a full disk or a crash leaves the old file or none, never half of one."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, content.encode() if isinstance(content, str) else content)

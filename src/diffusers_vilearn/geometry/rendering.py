@@ -426,6 +426,16 @@ class NvdiffrastRenderer(_Renderer):
         return camera.projection_matrix(aspect, near, far) @ camera_from_unit
 
 
+_RENDERERS = {"embree": EmbreeRenderer, "nvdiffrast": NvdiffrastRenderer}
+
+
+def make_renderer(mesh: Mesh, backend: str) -> EmbreeRenderer | NvdiffrastRenderer:
+    """The renderer of `mesh` with a backend: "embree" (CPU) or "nvdiffrast" (CUDA)."""
+    if backend not in _RENDERERS:
+        raise ValueError(f"`backend` must be one of {', '.join(_RENDERERS)}, got {backend!r}")
+    return _RENDERERS[backend](mesh)
+
+
 def render(
     mesh: Mesh,
     camera: Camera,
@@ -435,7 +445,7 @@ def render(
     supersampling: int = 1,
     backend: str = "embree",
 ) -> Rendering:
-    """Render one view of `mesh`; for many views of one mesh keep an `EmbreeRenderer` or `NvdiffrastRenderer`.
+    """Render one view of `mesh`; for many views of one mesh keep the renderer that `make_renderer` returns.
 
     Args:
         mesh: trimesh.Trimesh or trimesh.Scene.
@@ -445,10 +455,7 @@ def render(
         supersampling: samples per pixel side for colour and alpha.
         backend: "embree" (CPU) or "nvdiffrast" (CUDA).
     """
-    renderers = {"embree": EmbreeRenderer, "nvdiffrast": NvdiffrastRenderer}
-    if backend not in renderers:
-        raise ValueError(f"`backend` must be one of {', '.join(renderers)}, got {backend!r}")
-    return renderers[backend](mesh).render(camera, resolution, light=light, supersampling=supersampling)
+    return make_renderer(mesh, backend).render(camera, resolution, light=light, supersampling=supersampling)
 
 
 def visible_points(rendering: Rendering, num_points: int, rng: np.random.Generator) -> np.ndarray:

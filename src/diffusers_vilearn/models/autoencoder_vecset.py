@@ -601,14 +601,16 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         queries, points = torch.cat([queries, sharp_queries], dim=1), torch.cat([points, sharp_points], dim=1)
         return self.quant(self.encoder(queries, points))
 
-    def _encode_with_anchors(
+    @apply_forward_hook
+    def encode_with_anchors(
         self,
         points: torch.Tensor,
-        sharp_points: torch.Tensor | None,
-        num_tokens: int | None,
-        generator: torch.Generator | None,
+        sharp_points: torch.Tensor | None = None,
+        num_tokens: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The posterior's parameters and the positions of its tokens' query points."""
+        """The posterior's parameters, `(batch, tokens, 2 * latent_channels)`, and the positions of the points that the
+        tokens were queried from, `(batch, tokens, 3)`; arguments as for `encode`."""
         self._check_points(points, sharp_points)
         num_tokens = self.config.num_tokens if num_tokens is None else num_tokens
         index = self._select_queries(points, sharp_points, num_tokens, generator)
@@ -651,7 +653,7 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         Raises:
             ValueError: If a cloud has the wrong shape, is missing or superfluous, or has too few points.
         """
-        moments, _ = self._encode_with_anchors(points, sharp_points, num_tokens, generator)
+        moments, _ = self.encode_with_anchors(points, sharp_points, num_tokens, generator)
         posterior = DiagonalGaussianDistribution(moments)
         if not return_dict:
             return (posterior,)
@@ -788,7 +790,7 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         Raises:
             ValueError: As `encode` and `query`.
         """
-        moments, anchors = self._encode_with_anchors(points, sharp_points, num_tokens, generator)
+        moments, anchors = self.encode_with_anchors(points, sharp_points, num_tokens, generator)
         posterior = DiagonalGaussianDistribution(moments)
         latents = posterior.sample(generator) if sample_posterior else posterior.mode()
         hidden = self.decode(latents)

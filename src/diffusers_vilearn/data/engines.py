@@ -1,0 +1,92 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where tasks run: in processes of this machine, or on a Ray cluster. Both answer the same, in any order."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from queue import Queue
+from typing import Any
+
+from .workers import GuardedWorker, WorkerLimits
+
+Answers = Iterator[tuple[Any, Any]]
+
+
+def run_local(function: Callable[[Any], Any], tasks: Iterable, *, limits: WorkerLimits, num_workers: int) -> Answers:
+    """`(task, answer or WorkerFailure)` as they come, from `num_workers` guarded processes.
+
+    Tasks are drawn from their iterator when a worker is free, so that there may be any number of them.
+    """
+    if num_workers < 1:
+        raise ValueError(f"`num_workers` is {num_workers}; it must be at least 1.")
+    waiting, drawing = iter(tasks), threading.Lock()
+    finished: Queue = Queue()
+    stopped = threading.Event()
+
+    def draw() -> list:
+        with drawing:
+            return [] if stopped.is_set() else list(islice(waiting, 1))
+
+    def serve():
+        try:
+            with GuardedWorker(function, limits) as worker:
+                while drawn := draw():
+                    finished.put((drawn[0], worker(drawn[0]), None))
+        except Exception as error:
+            finished.put((None, None, error))
+        finally:
+            finished.put(None)
+
+    threads = [threading.Thread(target=serve, daemon=True) for _ in range(num_workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        running = num_workers
+        while running:
+            item = finished.get()
+            if item is None:
+                running -= 1
+                continue
+            task, answer, error = item
+            if error is not None:
+                raise error
+            yield task, answer
+    finally:
+        stopped.set()
+
+
+def run_ray(
+    function: Callable[[Any], Any], tasks: Iterable, *, limits: WorkerLimits, address: str | None = None
+) -> Answers:
+    """Likewise on a Ray cluster, as tasks of one CPU each that Ray runs again where a machine is lost.
+
+    Args:
+        address (`str`, *optional*): of the cluster, `ray://host:10001` for one elsewhere; a new one on this machine if
+            there is none. Every machine must see the files that the tasks name.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("`--engine ray` needs Ray: pip install diffusers-vilearn[ray]") from error
+    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+
+    @ray.remote(num_cpus=1, max_retries=limits.attempts)
+    def answer(task):
+        with GuardedWorker(function, limits) as worker:
+            return worker(task)
+
+    waiting, running = iter(tasks), {}
+    # Twice as many as there are CPUs: none waits for the driver, and the rest of the tasks need no memory yet.
+    room = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    try:
+        while True:
+            for task in islice(waiting, room - len(running)):
+                running[answer.remote(task)] = task
+            if not running:
+                return
+            for finished in ray.wait(list(running))[0]:
+                yield running.pop(finished), ray.get(finished)
+    finally:
+        for unfinished in running:
+            ray.cancel(unfinished)

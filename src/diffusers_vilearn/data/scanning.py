@@ -1,0 +1,124 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of meshes -> the list of objects that a dataset is made from: uids, near-duplicate groups, split."""
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..files import write_atomically
+from ..geometry.mesh import LOAD_TYPES, MeshError, load_mesh, merge_geometry, validate_mesh
+from .duplicates import NUM_SAMPLES, duplicate_samples, join_groups, shape_descriptor, split_groups, twin_pairs
+from .engines import Answers
+from .workers import WorkerFailure
+
+
+def find_meshes(folder: Path) -> Iterator[dict]:
+    """`{"uid", "path"}` of every mesh under `folder`, and `member` where it lies in a zip archive; sorted by path.
+
+    The uid is the path from `folder`. A name that is not UTF-8 has its odd bytes escaped in the uid.
+    """
+    for path in sorted(folder.rglob("*")):
+        kind = path.suffix[1:].lower()
+        if not path.is_file() or kind not in (*LOAD_TYPES, "zip"):
+            continue
+        name = path.relative_to(folder).as_posix()
+        if kind != "zip":
+            yield {"uid": _printable(name), "path": name}
+            continue
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = sorted(archive.namelist())
+        except (zipfile.BadZipFile, OSError):
+            # Listed as it is, so that reading it says what is wrong.
+            yield {"uid": _printable(name), "path": name}
+            continue
+        for member in entries:
+            if PurePosixPath(member).suffix[1:].lower() in LOAD_TYPES:
+                yield {"uid": _printable(f"{name}/{member}"), "path": name, "member": member}
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+@dataclass(frozen=True)
+class MeshSketch:
+    """Record -> `duplicate_samples` of its mesh, or the `MeshError` that it has; a callable for workers."""
+
+    root: Path
+
+    def __call__(self, record: dict) -> np.ndarray | MeshError:
+        try:
+            mesh = load_mesh(self.root / record["path"], member=record.get("member"))
+            validate_mesh(mesh)
+            return duplicate_samples(merge_geometry(mesh), record["uid"])
+        except MeshError as error:
+            return error
+        except (ValueError, OSError) as error:
+            return MeshError("unreadable", str(error))
+
+
+def scan_meshes(
+    folder: Path,
+    output: Path,
+    run: Callable[[Callable, Iterable], Answers],
+    *,
+    source: str,
+    licence: str,
+    creator: str,
+    heldout_fraction: float,
+) -> dict[str, int]:
+    """Write one JSON line an object to `output`: near-duplicates share a `group`, and groups are split as a whole.
+
+    Meshes that cannot be read are listed as well, so that preparing them records why they are rejected.
+
+    Returns:
+        `dict[str, int]`: number of `objects`, `groups`, `unreadable` meshes, and of objects by split.
+    """
+    records = list(find_meshes(folder))
+    if not records:
+        raise ValueError(f"There is no mesh in {folder}; it may be {', '.join((*LOAD_TYPES, 'zip'))}.")
+    row_of = {record["uid"]: row for row, record in enumerate(records)}
+    samples_file = output.with_name(f".{output.name}.samples.npy")
+    samples = np.lib.format.open_memmap(samples_file, "w+", np.float16, (len(records), NUM_SAMPLES, 3))
+    descriptors = {}
+    try:
+        for record, sketch in tqdm(run(MeshSketch(folder), records), total=len(records), desc="Scan", unit="mesh"):
+            if isinstance(sketch, MeshError | WorkerFailure):
+                continue
+            row = row_of[record["uid"]]
+            samples[row] = sketch
+            descriptors[row] = shape_descriptor(sketch)
+        readable = sorted(descriptors)
+        pairs = twin_pairs([descriptors[row] for row in readable], _Rows(samples, readable))
+    finally:
+        samples_file.unlink(missing_ok=True)
+    groups_of_rows = join_groups(len(records), [(readable[i], readable[j]) for i, j in pairs])
+    groups = {record["uid"]: records[first]["uid"] for record, first in zip(records, groups_of_rows)}
+    splits = split_groups(groups, heldout_fraction)
+    lines = []
+    for record in records:
+        uid = record["uid"]
+        described = {"source": source, "licence": licence, "creator": creator}
+        described |= {"name": PurePosixPath(uid).stem, "category": PurePosixPath(uid).parent.name}
+        lines.append(json.dumps(record | described | {"group": groups[uid], "split": splits[uid]}, sort_keys=True))
+    write_atomically(output, "".join(f"{line}\n" for line in lines).encode())
+    counts = {"objects": len(records), "groups": len(set(groups.values())), "unreadable": len(records) - len(readable)}
+    return counts | {split: list(splits.values()).count(split) for split in ("train", "heldout")}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of samples on disk, in single precision, each read when asked for."""
+
+    samples: np.ndarray
+    rows: list[int]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return np.asarray(self.samples[self.rows[index]], np.float32)

@@ -1,0 +1,123 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A child process that answers one task at a time under a time and a memory limit, and is replaced when it dies.
+
+Native code (Embree, libigl, image decoders) may crash, hang or eat all memory on a broken file. Only the child dies of
+it: the task is answered by a `WorkerFailure`, and everything else goes on.
+"""
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+# The fork server imports these once; every child is forked from it and can start at once.
+_PRELOADED = ["diffusers_vilearn.data.preparation"]
+
+
+@dataclass(frozen=True)
+class WorkerLimits:
+    """What one task may take.
+
+    Args:
+        seconds (`float`): wall-clock time.
+        memory_gib (`float`): private memory of the child process.
+        attempts (`int`): how often a task is tried whose child was killed or crashed.
+    """
+
+    seconds: float = 300.0
+    memory_gib: float = 8.0
+    attempts: int = 3
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """Why a task has no answer: `reason` is `time_limit`, `memory_limit` or `crashed`."""
+
+    reason: str
+    message: str
+
+
+class GuardedWorker:
+    """One child process; `function`, tasks and answers must be picklable.
+
+    Args:
+        function (`Callable`): task -> answer. What it raises is raised by the call.
+        limits (`WorkerLimits`): of every task.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], limits: WorkerLimits):
+        self.function = function
+        self.limits = limits
+        self._process = self._connection = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __call__(self, task: Any) -> Any:
+        """The answer to `task`, or a `WorkerFailure`."""
+        for _ in range(self.limits.attempts):
+            try:
+                return self._ask(task)
+            except (EOFError, ConnectionError):
+                self._process.join()
+                code = self._process.exitcode
+                self.close()
+        return WorkerFailure("crashed", f"the process that worked on it died {self.limits.attempts} times ({code})")
+
+    def _ask(self, task: Any) -> Any:
+        if self._process is None:
+            self._start()
+        self._connection.send(task)
+        if not self._connection.poll(self.limits.seconds):
+            self.close()
+            return WorkerFailure("time_limit", f"it took more than {self.limits.seconds:g} s")
+        answer, error = self._connection.recv()
+        if isinstance(error, MemoryError):
+            # What the allocator holds after that is anyone's guess.
+            self.close()
+            return WorkerFailure("memory_limit", f"it needed more than {self.limits.memory_gib:g} GiB of memory")
+        if error is not None:
+            raise error
+        return answer
+
+    def _start(self):
+        has_server = "forkserver" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if has_server else "spawn")
+        if has_server:
+            context.set_forkserver_preload(_PRELOADED)
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_answer_tasks, args=(theirs, self.function, self.limits.memory_gib), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def close(self):
+        """Kill the child; the next task starts another one."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._connection.close()
+            self._process = self._connection = None
+
+
+def _answer_tasks(connection: Connection, function: Callable[[Any], Any], memory_gib: float) -> None:
+    """The child's loop."""
+    limit = int(memory_gib * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        try:
+            reply = (function(task), None)
+        except Exception as error:
+            reply = (None, error)
+        connection.send(reply)

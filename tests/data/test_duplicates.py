@@ -1,0 +1,66 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+import trimesh
+
+from diffusers_vilearn.data.duplicates import (
+    duplicate_samples,
+    join_groups,
+    same_shape,
+    shape_descriptor,
+    split_groups,
+    twin_pairs,
+)
+
+
+def bench(back: float = 0.5) -> trimesh.Trimesh:
+    """A seat with a back and an arm on one side: no symmetry."""
+    parts = [((1.4, 0.1, 0.6), (0, 0.4, 0)), ((1.4, back, 0.1), (0, 0.4 + back / 2, -0.25))]
+    parts += [
+        ((0.1, 0.3, 0.6), (0.65, 0.55, 0)),
+        ((0.1, 0.4, 0.1), (0.6, 0.2, 0.2)),
+        ((0.1, 0.4, 0.1), (-0.6, 0.2, 0)),
+    ]
+    boxes = [trimesh.creation.box(size, trimesh.transformations.translation_matrix(at)) for size, at in parts]
+    return trimesh.util.concatenate(boxes)
+
+
+def turned(mesh: trimesh.Trimesh, quarters: int, mirrored: bool, scale: float) -> trimesh.Trimesh:
+    mesh = mesh.copy()
+    mesh.apply_transform(trimesh.transformations.rotation_matrix(quarters * np.pi / 2, (0, 1, 0)))
+    mesh.vertices *= scale * np.array((-1 if mirrored else 1, 1, 1))
+    return mesh
+
+
+@pytest.mark.parametrize("quarters", range(4))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_turned_mirrored_and_scaled_copies_are_twins(quarters, mirrored):
+    first = duplicate_samples(bench(), "a")
+    second = duplicate_samples(turned(bench(), quarters, mirrored, 3.0), "b")
+    assert same_shape(first, second)
+    assert np.linalg.norm(shape_descriptor(first) - shape_descriptor(second)) < 0.05
+    assert twin_pairs([shape_descriptor(first), shape_descriptor(second)], [first, second]) == [(0, 1)]
+
+
+@pytest.mark.parametrize("other", [bench(0.7), turned(bench(), 0, False, 1.0).apply_scale((1, 1, 1.5))])
+def test_other_proportions_are_no_twins(other):
+    assert not same_shape(duplicate_samples(bench(), "a"), duplicate_samples(other, "b"))
+
+
+def test_groups_are_the_closure_of_pairs_and_count_from_their_first_object():
+    assert join_groups(6, [(1, 4), (4, 5), (2, 3)]).tolist() == [0, 1, 2, 2, 1, 1]
+    assert join_groups(3, []).tolist() == [0, 1, 2]
+    assert twin_pairs([], []) == []
+
+
+def test_a_split_keeps_groups_whole_and_holds_out_the_wanted_fraction():
+    groups = {f"object{index}": f"group{index // 3}" for index in range(3000)}
+    split = split_groups(groups, 0.2)
+    for group in set(groups.values()):
+        assert len({split[uid] for uid, name in groups.items() if name == group}) == 1
+    assert list(split.values()).count("heldout") / 3000 == pytest.approx(0.2, abs=0.03)
+    grown = split_groups(groups | {"new": "another"}, 0.2)
+    assert all(grown[uid] == part for uid, part in split.items()), "more objects move none of the others"
+    with pytest.raises(ValueError, match="heldout_fraction"):
+        split_groups(groups, 1.5)

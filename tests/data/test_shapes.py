@@ -1,0 +1,202 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of good and bad meshes -> tables; the same bytes whatever the engine, the workers and the interruptions."""
+
+import io
+import json
+import os
+import zipfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from diffusers_vilearn.data.engines import run_local, run_ray
+from diffusers_vilearn.data.loading import load_table
+from diffusers_vilearn.data.preparation import ObjectPreparation, PreparationOptions
+from diffusers_vilearn.data.quality import QualityLimits
+from diffusers_vilearn.data.scanning import scan_meshes
+from diffusers_vilearn.data.shapes import build_shapes, read_records
+from diffusers_vilearn.data.workers import WorkerLimits
+
+LIMITS = WorkerLimits(seconds=60, memory_gib=4)
+OPTIONS = PreparationOptions(
+    num_surface=256, num_sharp=64, num_near=128, num_volume=128, solid_resolution=24, num_views=2, image_size=24
+)
+SCAN = dict(source="test", licence="CC0-1.0", creator="nobody", heldout_fraction=0.3)
+
+
+def run(function, tasks, num_workers=2):
+    return run_local(function, tasks, limits=LIMITS, num_workers=num_workers)
+
+
+@pytest.fixture(scope="module")
+def meshes(tmp_path_factory) -> Path:
+    """Seven good meshes, one of them in a zip and one a twin of another, and ten bad ones."""
+    folder = tmp_path_factory.mktemp("meshes")
+    box = trimesh.creation.box((1, 2, 0.5))
+    box.export(folder / "box.ply")
+    turned = box.copy()
+    turned.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 2, (0, 1, 0)))
+    turned.export(folder / "box turned.stl")
+    (folder / "round").mkdir()
+    for name, mesh in {"ball": trimesh.creation.icosphere(), "ring": trimesh.creation.torus(1, 0.3)}.items():
+        mesh.export(folder / "round" / f"{name}.glb")
+    tiny, huge = trimesh.creation.cone(1, 2), trimesh.creation.capsule()
+    tiny.vertices, huge.vertices = tiny.vertices * 1e-30, huge.vertices * 1e30
+    tiny.export(folder / "tiny.obj", digits=40)
+    huge.export(folder / "huge.off", digits=6)
+    with zipfile.ZipFile(folder / "packed.zip", "w") as archive:
+        archive.writestr("inner/cylinder.off", trimesh.creation.cylinder(0.4, 1).export(file_type="off"))
+        archive.writestr("readme.txt", "not a mesh")
+
+    (folder / "empty.obj").write_bytes(b"")
+    (folder / "truncated.glb").write_bytes((folder / "round" / "ball.glb").read_bytes()[:500])
+    (folder / "broken.zip").write_bytes(b"PK\x03\x04 no more")
+    (folder / "nan.obj").write_text("v nan 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\n")
+    (folder / "point.obj").write_text("v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n")
+    (folder / "triangle.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    (folder / "notes.obj").write_text("this is no mesh")
+    trimesh.creation.box((1, 0.01, 1)).export(folder / "sheet.ply")
+    (folder / "bomb.zip").write_bytes(_bomb())
+    with open(os.fsencode(folder) + b"/odd\xff.obj", "w") as file:
+        file.write("v nan 0 0\n")
+    return folder
+
+
+def _bomb() -> bytes:
+    """An archive of one member that claims to unpack to 8 GiB."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("bomb.obj", "v 0 0 0")
+    content = bytearray(file.getvalue())
+    directory = content.rindex(b"PK\x01\x02")
+    content[directory + 24 : directory + 28] = (2**32 - 2).to_bytes(4, "little")
+    return bytes(content)
+
+
+@pytest.fixture(scope="module")
+def objects(meshes, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("scan") / "objects.jsonl"
+    counts = scan_meshes(meshes, path, run, **SCAN)
+    assert counts["objects"] == 17 and counts["groups"] == 16
+    assert counts["train"] + counts["heldout"] == 17 and list(path.parent.iterdir()) == [path]
+    return path
+
+
+def build(objects: Path, meshes: Path, output: Path, run=run, options=OPTIONS):
+    preparation = ObjectPreparation(meshes, options, QualityLimits())
+    return build_shapes(read_records(objects), output, preparation, run, objects_per_shard=4)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def dataset(objects, meshes, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    build(objects, meshes, folder, partial(run, num_workers=1))
+    return folder
+
+
+def test_a_scan_finds_twins_and_keeps_them_on_one_side(objects):
+    records = {record["uid"]: record for record in read_records(objects)}
+    assert records["box.ply"]["group"] == records["box turned.stl"]["group"]
+    assert records["box.ply"]["split"] == records["box turned.stl"]["split"]
+    assert records["packed.zip/inner/cylinder.off"]["member"] == "inner/cylinder.off"
+    assert records["round/ball.glb"]["category"] == "round" and records["round/ball.glb"]["name"] == "ball"
+
+
+def test_good_meshes_are_rows_and_bad_ones_are_rejects_with_reasons(dataset):
+    tables = {
+        name: [row for split in ("train", "heldout") for row in load_table(str(dataset), name, split)]
+        for name in ("shapes", "views", "rejects")
+    }
+    good = {"box.ply", "box turned.stl", "round/ball.glb", "round/ring.glb", "tiny.obj", "huge.off"}
+    good.add("packed.zip/inner/cylinder.off")
+    assert {row["uid"] for row in tables["shapes"]} == good and len(tables["views"]) == 2 * len(good)
+    assert {row["uid"]: row["reason"] for row in tables["rejects"]} == {
+        "empty.obj": "empty",
+        "notes.obj": "empty",
+        "truncated.glb": "unreadable",
+        "broken.zip": "unreadable",
+        "nan.obj": "not_finite",
+        "point.obj": "degenerate",
+        "triangle.obj": "flat",
+        "sheet.ply": "flat",
+        "bomb.zip/bomb.obj": "too_large",
+        "odd\\udcff.obj": "empty",
+    }
+    assert all(row["message"] for row in tables["rejects"])
+
+
+def test_workers_and_interruptions_change_no_byte(objects, meshes, dataset, tmp_path):
+    def interrupted(function, tasks):
+        for count, finished in enumerate(run(function, tasks)):
+            if count == 3:
+                raise KeyboardInterrupt
+            yield finished
+
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            build(objects, meshes, tmp_path, interrupted)
+    counts = build(objects, meshes, tmp_path)
+    assert content(tmp_path) == content(dataset)
+    assert counts["accepted"] == 7 and sum(counts.values()) == 17
+
+
+def test_ray_makes_the_same_dataset(objects, meshes, dataset, tmp_path):
+    import ray
+
+    try:
+        build(objects, meshes, tmp_path, partial(run_ray, limits=LIMITS, address="local"))
+    finally:
+        ray.shutdown()
+    assert content(tmp_path) == content(dataset)
+
+
+def test_a_finished_dataset_is_left_alone_and_another_recipe_refused(objects, meshes, dataset):
+    def no_run(function, tasks):
+        assert not list(tasks), "nothing is missing"
+        return iter(())
+
+    before = content(dataset)
+    assert build(objects, meshes, dataset, no_run)["accepted"] == 7
+    with pytest.raises(ValueError, match="another num_views"):
+        build(objects, meshes, dataset, no_run, replace(OPTIONS, num_views=5))
+    shorter = objects.with_name("shorter.jsonl")
+    shorter.write_text("".join(line + "\n" for line in objects.read_text().splitlines()[:-2]))
+    with pytest.raises(ValueError, match="another list of objects"):
+        build(shorter, meshes, dataset, no_run)
+    assert content(dataset) == before
+
+
+def test_a_write_that_fails_loses_nothing(objects, meshes, dataset, tmp_path):
+    (tmp_path / "views").write_text("a file where a folder should be")
+    with pytest.raises(OSError):
+        build(objects, meshes, tmp_path)
+    assert not (tmp_path / "shapes").exists(), "no shard counts as finished"
+    (tmp_path / "views").unlink()
+    build(objects, meshes, tmp_path)
+    assert content(tmp_path) == content(dataset)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (['{"uid": "a"'], "line 1 is no JSON"),
+        (['{"uid": "a", "path": "a.obj"}'], "line 1 lacks split, source"),
+        ([{"uid": "a"}, {"uid": "b"}, {"uid": "a"}], "line 3 repeats the uid 'a' of line 1"),
+        ([{"uid": "a", "source": "../up"}], "source '../up'"),
+    ],
+)
+def test_a_wrong_list_of_objects_names_its_line(lines, message, tmp_path):
+    common = {"path": "", "split": "train", "source": "s", "licence": "", "creator": "", "name": "", "category": ""}
+    text = [line if isinstance(line, str) else json.dumps(common | line) for line in lines]
+    (tmp_path / "objects.jsonl").write_text("\n".join(text))
+    with pytest.raises(ValueError, match=message):
+        read_records(tmp_path / "objects.jsonl")
