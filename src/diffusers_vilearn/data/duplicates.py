@@ -30,9 +30,9 @@ def duplicate_samples(mesh: trimesh.Trimesh, uid: str) -> np.ndarray:
 
 
 def shape_descriptor(points: np.ndarray) -> np.ndarray:
-    """(11,) float32: height and width of `duplicate_samples`, and moments of their height and distance from the Y axis.
+    """(11,) float32: height and width of `duplicate_samples`, and moments of their height and radius about +Y.
 
-    The same for a shape, its mirror image and its quarter turns, up to sampling noise; close for shapes that are close.
+    The same for a shape, its mirror image and its quarter turns, up to sampling noise; close for close shapes.
     """
     x, y, z = points.T
     radius = np.hypot(x, z)

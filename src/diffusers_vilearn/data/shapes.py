@@ -1,6 +1,6 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Records of meshes -> the tables `shapes`, `views` and `rejects` of a dataset, resumed wherever it was interrupted."""
+"""Records of meshes -> the tables `shapes`, `views` and `rejects` of a dataset, resumed where it was interrupted."""
 
 import hashlib
 import json
