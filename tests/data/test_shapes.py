@@ -5,15 +5,19 @@
 import io
 import json
 import os
+import shutil
 import zipfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import trimesh
+from typer.testing import CliRunner
 
+from diffusers_vilearn.cli import app
 from diffusers_vilearn.data.engines import run_local, run_ray
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.preparation import ObjectPreparation, PreparationOptions
@@ -21,6 +25,7 @@ from diffusers_vilearn.data.quality import QualityLimits
 from diffusers_vilearn.data.scanning import scan_meshes
 from diffusers_vilearn.data.shapes import build_shapes, read_records
 from diffusers_vilearn.data.workers import WorkerLimits
+from diffusers_vilearn.hub import write_dataset_card
 
 LIMITS = WorkerLimits(seconds=60, memory_gib=4)
 OPTIONS = PreparationOptions(
@@ -200,3 +205,20 @@ def test_a_wrong_list_of_objects_names_its_line(lines, message, tmp_path):
     (tmp_path / "objects.jsonl").write_text("\n".join(text))
     with pytest.raises(ValueError, match=message):
         read_records(tmp_path / "objects.jsonl")
+
+
+def test_the_card_names_what_is_inside_and_makes_the_tables_loadable(dataset, tmp_path):
+    shutil.copytree(dataset, tmp_path / "data")
+    card = write_dataset_card(tmp_path / "data").read_text()
+    assert "| test | unreadable | 2 |" in card and "| test | 7 |" in card and "CC0-1.0: nobody" in card
+    assert "cc0-1.0" in card and '"num_views": 2' in card and "{{" not in card and "{%" not in card
+    rows = datasets.load_dataset(str(tmp_path / "data"), "views", split="train", streaming=True)
+    row = next(iter(rows))
+    assert row["image"].mode == "RGBA" and np.shape(row["camera_to_world"]) == (4, 4)
+
+
+def test_the_command_line_prepares_a_folder(meshes, tmp_path):
+    prepare = ["scan", "--folder", str(meshes / "round"), "--output", str(tmp_path / "objects.jsonl")]
+    result = CliRunner().invoke(app, ["prepare", *prepare, "--heldout_fraction", "0", "--num_workers", "1"])
+    assert result.exit_code == 0 and "2 objects, 2 groups, 0 unreadable, 2 train, 0 heldout" in result.stdout
+    assert "scan" in CliRunner().invoke(app, ["prepare", "--help"]).stdout

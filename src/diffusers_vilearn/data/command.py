@@ -10,9 +10,9 @@
 `prepare` is `diffusers-vilearn prepare` or `python training/prepare_dataset.py`.
 
 `scan` lists the meshes of a folder, finds near-duplicates and splits by object. `shapes` reads such a list, one JSON
-line an object (`uid`, `path` from `--root`, `source`, `licence`, `creator`, `name`, `category`, `split`), and writes the
-tables `shapes`, `views` and `rejects`. `latents` encodes every view's shape in the frame of the VAE, groups its tokens
-by visibility and caches the image tokens.
+line an object (`uid`, `path` from `--root`, `source`, `licence`, `creator`, `name`, `category`, `split`), and writes
+the tables `shapes`, `views` and `rejects`. `latents` encodes every view's shape in the frame of the VAE, groups its
+tokens by visibility and caches the image tokens.
 """
 
 import argparse
