@@ -25,7 +25,7 @@ from diffusers_vilearn.data.features import SHAPE_FEATURES, VIEW_FEATURES
 from diffusers_vilearn.data.frames import object_to_frame, transform_cloud, transform_points
 from diffusers_vilearn.data.preparation import PreparationOptions, object_rng, render_views, sample_shape
 from diffusers_vilearn.data.quality import measure_quality
-from diffusers_vilearn.data.shapes import read_records
+from diffusers_vilearn.data.records import ObjectRecords
 from diffusers_vilearn.data.shards import to_parquet
 from diffusers_vilearn.geometry import load_mesh, merge_geometry, normalize_mesh, solid_surface, validate_mesh
 from diffusers_vilearn.models import VecSetVAE
@@ -92,7 +92,7 @@ def main():
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    records = read_records(args.objects, args.sources)
+    records = ObjectRecords(args.objects, args.sources)
     records = [records[int(row)] for row in np.linspace(0, len(records) - 1, args.count)]
     options = preparation.PreparationOptions(renderer=args.renderer)
     vae = VecSetVAE.from_pretrained(args.vae).eval()

@@ -11,6 +11,7 @@ import torch
 import typer
 from PIL import Image
 
+from .conversion import VAE_SOURCES, convert_vae_checkpoint
 from .geometry.mesh import EXPORT_TYPES, export_mesh
 from .pipelines import ViLearnImageTo3DPipeline
 from .pipelines.preview import render_preview
@@ -97,6 +98,26 @@ def prepare(context: typer.Context):
     from .data.command import main as prepare_main
 
     prepare_main(context.args)
+
+
+convert = typer.Typer(help="Convert other projects' checkpoints.", no_args_is_help=True)
+app.add_typer(convert, name="convert")
+
+
+@convert.command("vae")
+def convert_vae(
+    checkpoint: Annotated[Path, typer.Argument(help="safetensors or torch file, or a folder in diffusers' layout.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write the `VecSetVAE` to.")],
+    source: Annotated[str, typer.Option(help=f"Whose it is: {', '.join(VAE_SOURCES)}.")],
+    heads_encoder: Annotated[int | None, typer.Option(min=1, help="If not as published.")] = None,
+    heads_decoder: Annotated[int | None, typer.Option(min=1, help="If not as published.")] = None,
+):
+    """Convert the VAE of Dora, TripoSG, Hunyuan3D or Step1X-3D."""
+    heads = {"heads_encoder": heads_encoder, "heads_decoder": heads_decoder}
+    given = {name: value for name, value in heads.items() if value is not None}
+    vae = convert_vae_checkpoint(checkpoint, source, **given)
+    vae.save_pretrained(output)
+    typer.echo(f"{output}: {sum(parameter.numel() for parameter in vae.parameters()) / 1e6:.1f}M parameters")
 
 
 def _check_suffix(option: str, path: Path, suffixes: tuple[str, ...]):

@@ -22,8 +22,9 @@ from diffusers_vilearn.data.engines import run_local, run_ray
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.preparation import ObjectPreparation, PreparationOptions
 from diffusers_vilearn.data.quality import QualityLimits
+from diffusers_vilearn.data.records import ObjectRecords
 from diffusers_vilearn.data.scanning import scan_meshes
-from diffusers_vilearn.data.shapes import build_shapes, read_records
+from diffusers_vilearn.data.shapes import build_shapes
 from diffusers_vilearn.data.workers import WorkerLimits
 from diffusers_vilearn.hub import write_dataset_card
 
@@ -94,7 +95,7 @@ def objects(meshes, tmp_path_factory) -> Path:
 
 def build(objects: Path, meshes: Path, output: Path, run=run, options=OPTIONS):
     preparation = ObjectPreparation(meshes, options, QualityLimits())
-    return build_shapes(read_records(objects), output, preparation, run, objects_per_shard=4)
+    return build_shapes(ObjectRecords(objects), output, preparation, run, objects_per_shard=4)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -109,7 +110,7 @@ def dataset(objects, meshes, tmp_path_factory) -> Path:
 
 
 def test_a_scan_finds_twins_and_keeps_them_on_one_side(objects):
-    records = {record["uid"]: record for record in read_records(objects)}
+    records = {record["uid"]: record for record in ObjectRecords(objects)}
     assert records["box.ply"]["group"] == records["box turned.stl"]["group"]
     assert records["box.ply"]["split"] == records["box turned.stl"]["split"]
     assert records["packed.zip/inner/cylinder.off"]["member"] == "inner/cylinder.off"
@@ -195,7 +196,7 @@ def test_a_write_that_fails_loses_nothing(objects, meshes, dataset, tmp_path):
     [
         (['{"uid": "a"'], "line 1 is no JSON"),
         (['{"uid": "a", "path": "a.obj"}'], "line 1 lacks split, source"),
-        ([{"uid": "a"}, {"uid": "b"}, {"uid": "a"}], "line 3 repeats the uid 'a' of line 1"),
+        ([{"uid": "a"}, {"uid": "b"}, {"uid": "a"}], "the uid 'a' twice"),
         ([{"uid": "a", "source": "../up"}], "source '../up'"),
     ],
 )
@@ -204,7 +205,7 @@ def test_a_wrong_list_of_objects_names_its_line(lines, message, tmp_path):
     text = [line if isinstance(line, str) else json.dumps(common | line) for line in lines]
     (tmp_path / "objects.jsonl").write_text("\n".join(text))
     with pytest.raises(ValueError, match=message):
-        read_records(tmp_path / "objects.jsonl")
+        ObjectRecords(tmp_path / "objects.jsonl")
 
 
 def test_the_card_names_what_is_inside_and_makes_the_tables_loadable(dataset, tmp_path):

@@ -27,8 +27,9 @@ import datasets
 from .engines import run_local, run_ray
 from .preparation import ObjectPreparation, PreparationOptions
 from .quality import QualityLimits
+from .records import ObjectRecords
 from .scanning import scan_meshes
-from .shapes import build_shapes, read_records
+from .shapes import build_shapes
 from .workers import WorkerLimits
 
 
@@ -135,7 +136,7 @@ def prepare_shapes(args: argparse.Namespace) -> None:
         args.root or args.objects.parent, _take_fields(args, PreparationOptions), _take_fields(args, QualityLimits)
     )
     start = time.perf_counter()
-    records = read_records(args.objects, args.sources, args.splits)
+    records = ObjectRecords(args.objects, args.sources, args.splits)
     counts = build_shapes(records, args.output_dir, preparation, _engine(args), args.objects_per_shard)
     minutes = (time.perf_counter() - start) / 60
     print(f"{args.output_dir}: {counts.pop('accepted')} of {len(records)} objects, in {minutes:.1f} minutes.")

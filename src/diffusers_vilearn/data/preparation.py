@@ -67,7 +67,7 @@ def object_rng(uid: str, purpose: str) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class ObjectPreparation:
-    """Record -> the Parquet files of its rows by table; a callable that workers can be sent.
+    """Task with a `record` -> the Parquet files of its rows by table; a callable that workers can be sent.
 
     Args:
         root (`Path`): folder that the records' paths are relative to.
@@ -79,7 +79,8 @@ class ObjectPreparation:
     options: PreparationOptions
     limits: QualityLimits
 
-    def __call__(self, record: dict) -> dict[str, bytes]:
+    def __call__(self, task) -> dict[str, bytes]:
+        record = task.record
         try:
             mesh = load_mesh(self.root / record["path"], member=record.get("member"))
             shape, views = prepare_object(mesh, record, self.options, self.limits)
@@ -159,7 +160,7 @@ def render_views(mesh, solid: trimesh.Trimesh, uid: str, options: PreparationOpt
             orthographic_probability=options.orthographic_probability,
             roll=options.roll,
             roll_probability=options.roll_probability,
-            fill=0.95,
+            fill=0.9,
         )
         rendering = renderer.render(camera, options.image_size, light=sample_light(rng), supersampling=2)
         azimuth, elevation = view_angles(camera)

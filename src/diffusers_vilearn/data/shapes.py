@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records of meshes -> the tables `shapes`, `views` and `rejects` of a dataset, resumed where it was interrupted."""
 
-import hashlib
 import json
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
@@ -17,69 +16,22 @@ from ..files import write_atomically
 from .engines import Answers
 from .features import REJECT_FEATURES, SHAPE_FEATURES, VIEW_FEATURES
 from .preparation import ObjectPreparation, reject_object
+from .records import ObjectRecords, group_digests, plan_shards
 from .shards import StagedShard, shard_path
 from .workers import WorkerFailure
 
 # In the order in which they are written: a shard with shapes is a finished one.
 TABLES = {"rejects": REJECT_FEATURES, "views": VIEW_FEATURES, "shapes": SHAPE_FEATURES}
 OPTIONS_FILE = "preparation.json"
-REQUIRED_FIELDS = ("uid", "path", "split", "source", "licence", "creator", "name", "category")
-
-
-def read_records(path: Path, sources: list[str] | None = None, splits: list[str] | None = None) -> list[dict]:
-    """The objects of a JSON-lines file, of some sources and splits only if given.
-
-    Raises:
-        ValueError: a line is no JSON, lacks a field, or repeats a uid.
-    """
-    records, line_of = [], {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number} is no JSON: {error}") from error
-        lacking = [name for name in REQUIRED_FIELDS if name not in record]
-        if lacking:
-            raise ValueError(f"{path}, line {number} lacks {', '.join(lacking)}.")
-        for name in ("split", "source"):
-            if not re.fullmatch(r"\w[\w.]*", record[name]):
-                raise ValueError(
-                    f"{path}, line {number}: {name} {record[name]!r} must be letters, digits, `_` and `.`."
-                )
-        if record["uid"] in line_of:
-            raise ValueError(
-                f"{path}, line {number} repeats the uid {record['uid']!r} of line {line_of[record['uid']]}."
-            )
-        line_of[record["uid"]] = number
-        if (sources is None or record["source"] in sources) and (splits is None or record["split"] in splits):
-            records.append(record)
-    return records
-
-
-def plan_shards(records: list[dict], objects_per_shard: int) -> dict[str, list[dict]]:
-    """Name of each shard -> its objects, in an order that mixes categories but depends on the uids only."""
-    groups = defaultdict(list)
-    for record in sorted(records, key=lambda record: hashlib.sha256(record["uid"].encode()).hexdigest()):
-        groups[record["split"], record["source"]].append(record)
-    return {
-        f"{split}-{source}-{start // objects_per_shard:05d}": members[start : start + objects_per_shard]
-        for (split, source), members in sorted(groups.items())
-        for start in range(0, len(members), objects_per_shard)
-    }
 
 
 def check_plan(
-    output_dir: Path, preparation: ObjectPreparation, shards: dict[str, list[dict]], objects_per_shard: int
+    output_dir: Path, preparation: ObjectPreparation, digests: dict[str, str], objects_per_shard: int
 ) -> None:
     """Record what a folder is made of; refuse to add rows made otherwise, or of a list that has changed since."""
     path = output_dir / OPTIONS_FILE
     options = asdict(preparation.options) | asdict(preparation.limits) | {"objects_per_shard": objects_per_shard}
-    wanted = {"options": json.loads(json.dumps(options)), "objects": {}}
-    uids = defaultdict(list)
-    for shard, records in shards.items():
-        uids[shard.rpartition("-")[0]].extend(record["uid"] for record in records)
-    for group, members in uids.items():
-        wanted["objects"][group] = hashlib.sha256("\n".join(members).encode()).hexdigest()
+    wanted = {"options": json.loads(json.dumps(options)), "objects": digests}
     if path.exists():
         known = json.loads(path.read_text())
         changed = [name for name, value in wanted["options"].items() if known["options"].get(name) != value]
@@ -97,17 +49,25 @@ def check_plan(
     write_atomically(path, json.dumps(wanted, indent=1).encode())
 
 
+class ObjectTask(NamedTuple):
+    """One object to prepare, and its place in the dataset."""
+
+    shard: str
+    index: int
+    record: dict
+
+
 def build_shapes(
-    records: list[dict],
+    records: ObjectRecords,
     output_dir: Path,
     preparation: ObjectPreparation,
     run: Callable[[Callable, Iterable], Answers],
     objects_per_shard: int,
 ) -> Counter:
-    """Prepare all records that are not prepared yet.
+    """Prepare all objects that are not prepared yet.
 
     Args:
-        records (`list[dict]`): see `read_records`.
+        records (`ObjectRecords`): the objects.
         output_dir (`Path`): folder of the dataset.
         preparation (`ObjectPreparation`): of one object.
         run (`Callable`): (function, tasks) -> `(task, answer)` in any order; see `engines.py`.
@@ -118,29 +78,33 @@ def build_shapes(
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     shards = plan_shards(records, objects_per_shard)
-    check_plan(output_dir, preparation, shards, objects_per_shard)
+    check_plan(output_dir, preparation, group_digests(records, shards), objects_per_shard)
     staged = {
-        shard: StagedShard(output_dir, shard, len(members))
-        for shard, members in shards.items()
+        shard: StagedShard(output_dir, shard, len(rows))
+        for shard, rows in shards.items()
         if not shard_path(output_dir, "shapes", shard).exists()
     }
-    missing = {shard: set(staged[shard].missing()) for shard in staged}
-    place_of = {shards[shard][index]["uid"]: (shard, index) for shard, indices in missing.items() for index in indices}
-    for shard in [shard for shard, indices in missing.items() if not indices]:
-        staged[shard].assemble(TABLES)
-        del missing[shard]
+    missing = {shard: files.missing() for shard, files in staged.items()}
+    unfinished = {shard: len(indices) for shard, indices in missing.items()}
+    for shard, count in unfinished.items():
+        if not count:
+            staged[shard].assemble(TABLES)
 
-    tasks = (shards[shard][index] for shard, indices in missing.items() for index in sorted(indices))
+    tasks = (
+        ObjectTask(shard, index, records[shards[shard][index]])
+        for shard, indices in missing.items()
+        for index in indices
+    )
     num_rejects = 0
-    with tqdm(total=len(records), initial=len(records) - len(place_of), desc="Objects", unit="object") as progress:
-        for record, answer in run(preparation, tasks):
+    done = len(records) - sum(unfinished.values())
+    with tqdm(total=len(records), initial=done, desc="Objects", unit="object") as progress:
+        for task, answer in run(preparation, tasks):
             if isinstance(answer, WorkerFailure):
-                answer = reject_object(record, answer.reason, answer.message)
-            shard, index = place_of[record["uid"]]
-            staged[shard].keep(index, answer)
-            missing[shard].remove(index)
-            if not missing[shard]:
-                staged[shard].assemble(TABLES)
+                answer = reject_object(task.record, answer.reason, answer.message)
+            staged[task.shard].keep(task.index, answer)
+            unfinished[task.shard] -= 1
+            if not unfinished[task.shard]:
+                staged[task.shard].assemble(TABLES)
             num_rejects += "rejects" in answer
             progress.update()
             progress.set_postfix(rejected=num_rejects)

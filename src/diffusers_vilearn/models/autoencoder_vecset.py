@@ -431,6 +431,7 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         bounds (`float` or `list[float]`, defaults to 1.01):
             Where the field is defined: a half-side, or min x, y, z and max x, y, z.
         truncation (`float`, defaults to 0.015): The distance at which the field saturates, in object units.
+        has_encoder (`bool`, defaults to True): Whether there is an encoder; without one, latents come from elsewhere.
         frame (`str`, defaults to `"canonical"`):
             Frame of the objects the model was trained on: `"canonical"` (their own) or `"view"` (turned about +Y so
             that the condition camera has azimuth 0).
@@ -475,6 +476,7 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         shift_factor: float | list[float] = 0.0,
         bounds: float | list[float] = 1.01,
         truncation: float = 0.015,
+        has_encoder: bool = True,
         frame: str = "canonical",
     ):
         super().__init__()
@@ -503,16 +505,18 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         attention = {"bias": qkv_bias, "qk_norm_eps": qk_norm_eps}
         block = {"mlp_ratio": mlp_ratio, "norm_eps": norm_eps, "qk_norm": qk_norm, **attention}
         self.embed = VecSetFourierEmbedding(num_freqs, freq_scale * (math.pi if include_pi else 1.0))
-        self.encoder = VecSetEncoder(
-            self.embed.out_channels + point_channels - 3,
-            encoder_width,
-            num_encoder_layers,
-            final_norm_eps,
-            dual_cross_attention,
-            heads=encoder_heads,
-            **block,
-        )
-        self.quant = nn.Linear(encoder_width, 2 * latent_channels)
+        self.encoder = self.quant = None
+        if has_encoder:
+            self.encoder = VecSetEncoder(
+                self.embed.out_channels + point_channels - 3,
+                encoder_width,
+                num_encoder_layers,
+                final_norm_eps,
+                dual_cross_attention,
+                heads=encoder_heads,
+                **block,
+            )
+            self.quant = nn.Linear(encoder_width, 2 * latent_channels)
         self.post_quant = nn.Linear(latent_channels, decoder_width)
         self.decoder = VecSetDecoder(decoder_width, num_decoder_layers, heads=decoder_heads, **block)
         self.geometry = VecSetGeometryHead(
@@ -531,6 +535,8 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         self.use_slicing = False
 
     def _check_points(self, points: torch.Tensor, sharp_points: torch.Tensor | None) -> None:
+        if not self.config.has_encoder:
+            raise ValueError("This VAE has no encoder (`has_encoder=False`): it decodes latents, it makes none.")
         channels = self.config.point_channels
         for name, value in (("points", points), ("sharp_points", sharp_points)):
             if value is not None and (value.ndim != 3 or value.shape[-1] != channels):
