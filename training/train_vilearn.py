@@ -23,6 +23,7 @@ from transformers import AutoImageProcessor, Dinov2Model
 from diffusers_vilearn import ViLearnImageTo3DPipeline
 from diffusers_vilearn.data.latents import METADATA_FILE, LatentSamples, fingerprint
 from diffusers_vilearn.data.loading import load_table
+from diffusers_vilearn.data.records import uid_key
 from diffusers_vilearn.models import VecSetVAE, ViLearnTransformer3DModel
 from diffusers_vilearn.training_utils import (
     add_common_arguments,
@@ -76,11 +77,10 @@ def check_latents(dataset_name: str, table: str, vae, image_encoder) -> dict:
 
 
 def split_by_object(latents: datasets.Dataset, fraction: float) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Rows of most objects, and rows of the `fraction` of objects whose shuffled ids come first."""
-    uids = np.array(latents["uid"])
-    _, first = np.unique(uids, return_index=True)
-    kept = set(uids[np.sort(first)[: max(1, round(fraction * len(first)))]])
-    validation = np.array([uid in kept for uid in uids])
+    """Rows of most objects, and rows of the `fraction` of objects, at least one, whose hashed ids come first."""
+    keys = np.array([uid_key(uid) for uid in latents["uid"]], np.uint64)
+    objects = np.unique(keys)
+    validation = keys < objects[max(1, round(fraction * len(objects)))]
     return latents.select(np.flatnonzero(~validation)), latents.select(np.flatnonzero(validation))
 
 
