@@ -73,25 +73,28 @@ class Camera:
             return self.orthographic_height / 2
         return float(np.tan(np.radians(self.vertical_fov) / 2))
 
-    def rays(self, resolution: int | tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Rays through the pixel centres, row by row from the top left.
+    def rays(
+        self, resolution: int | tuple[int, int], pixels: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rays through the pixel centres.
 
         Args:
             resolution: side of a square image, or (height, width); pixels are square.
+            pixels: flat indices, row by row from the top left; all pixels if left out.
 
         Returns:
-            origins (H·W, 3) and unit directions (H·W, 3) in the world, float64.
+            origins (N, 3) and unit directions (N, 3) in the world, float64.
         """
         height, width = image_size(resolution)
+        row, column = np.divmod(np.arange(height * width) if pixels is None else np.ravel(pixels), width)
         scale = 2 * self.half_height / height
-        x = (np.arange(width) + 0.5 - width / 2) * scale
-        y = (height / 2 - np.arange(height) - 0.5) * scale
-        plane = np.stack(np.broadcast_arrays(x[None, :], y[:, None], -1.0), axis=-1).reshape(-1, 3)
+        x = (column + 0.5 - width / 2) * scale
+        y = (height / 2 - row - 0.5) * scale
         rotation = self.camera_to_world[:3, :3]
         if self.is_orthographic:
-            origins = plane[:, :2] @ rotation[:, :2].T + self.position
+            origins = x[:, None] * rotation[:, 0] + y[:, None] * rotation[:, 1] + self.position
             return origins, np.broadcast_to(-rotation[:, 2], origins.shape)
-        directions = plane @ rotation.T
+        directions = x[:, None] * rotation[:, 0] + y[:, None] * rotation[:, 1] - rotation[:, 2]
         directions /= np.sqrt(np.einsum("nc,nc->n", directions, directions))[:, None]
         return np.broadcast_to(self.position, directions.shape), directions
 

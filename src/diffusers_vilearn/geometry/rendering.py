@@ -31,6 +31,8 @@ _CREASE_ANGLE = 50.0
 _MAX_TEXTURE_SIDE = 1024
 _GREY = (0.7, 0.7, 0.7)
 _GLOSS = 0.3
+# Pixels whose premultiplied colours differ by more, in [0, 1], are supersampled.
+_CONTRAST = 0.04
 _SHININESS = 12
 
 
@@ -280,8 +282,13 @@ class _Renderer(ABC):
         self._surface = _Surface(mesh)
 
     @abstractmethod
-    def _cast(self, camera: Camera, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Triangle (H, W) int64 that each pixel centre sees, -1 for none, and its barycentrics (H, W, 3) float32."""
+    def _cast(
+        self, camera: Camera, height: int, width: int, pixels: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Triangle (...,) int64 that each pixel centre sees, -1 for none, and its barycentrics (..., 3) float32.
+
+        Of the pixels with the given flat indices (...,), or of all (height, width).
+        """
 
     def render(
         self, camera: Camera, resolution: int | tuple[int, int], *, light: Light | None = None, supersampling: int = 1
@@ -292,21 +299,20 @@ class _Renderer(ABC):
             camera: the view.
             resolution: side of a square image, or (height, width).
             light: `Light()` if left out.
-            supersampling: colour and alpha are means over this many samples squared per pixel; all else is taken at
-                pixel centres.
+            supersampling: where a pixel's colour or alpha differs from a neighbour's, they are means over this many
+                samples squared (Whitted 1980); all else is taken at pixel centres.
         """
         height, width = image_size(resolution)
         if int(supersampling) != supersampling or supersampling < 1:
             raise ValueError(f"`supersampling` must be a positive integer, got {supersampling}")
-        light = Light() if light is None else light
         s = int(supersampling)
-        triangle, weights = self._cast(camera, height * s, width * s)
-        color = self._color(camera, light, triangle, weights, s)
-        if s % 2:
-            # The middle sample of an odd grid is the pixel centre.
-            triangle, weights = triangle[s // 2 :: s, s // 2 :: s], weights[s // 2 :: s, s // 2 :: s]
-        else:
-            triangle, weights = self._cast(camera, height, width)
+        light = Light() if light is None else light
+        triangle, weights = self._cast(camera, height, width)
+        color = self._color(camera, light, triangle, weights)
+        if s > 1:
+            pixels = np.flatnonzero(_is_contrasted(color))
+            seen = self._cast(camera, height * s, width * s, _subpixels(pixels, width, s))
+            color.reshape(-1, 4)[pixels] = self._color(camera, light, *seen).mean(axis=1)
         mask = triangle >= 0
         triangle, weights = triangle[mask], weights[mask]
         # From the triangles' corners: the caster's own distances are single precision.
@@ -316,24 +322,20 @@ class _Renderer(ABC):
         depth[mask] = (camera.position - points) @ camera.camera_to_world[:3, 2]
         position[mask] = points
         normal[mask] = self._surface.normal(triangle, weights, self._to_camera(camera, points))
-        return Rendering(depth, normal, position, mask, color)
+        return Rendering(depth, normal, position, mask, _to_bytes(color))
 
-    def _color(self, camera: Camera, light: Light, triangle, weights, supersampling: int) -> np.ndarray:
-        """(H, W, 4) uint8 from the samples' triangles and barycentrics."""
+    def _color(self, camera: Camera, light: Light, triangle: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(..., 4) float32 in [0, 1], premultiplied, of samples given by triangle (...,) and barycentrics (..., 3)."""
+        color = np.zeros((*triangle.shape, 4), np.float32)
         mask = triangle >= 0
         triangle, weights = triangle[mask], weights[mask]
         surface = self._surface
         to_camera = self._to_camera(camera, surface.position(triangle, weights))
         normal = surface.normal(triangle, weights, to_camera)
         diffuse, specular = _shade(normal, to_camera, camera, light)
-        samples = np.zeros((*mask.shape, 4), np.float32)
-        samples[mask, :3] = np.minimum(surface.albedo(triangle, weights) * diffuse[:, None] + specular[:, None], 1)
-        samples[..., 3] = mask
-        s = supersampling
-        total = sum(samples[row::s, column::s] for row in range(s) for column in range(s))
-        coverage = total[..., 3:]
-        color = np.concatenate([total[..., :3] / np.maximum(coverage, 1), coverage / s**2], axis=-1)
-        return np.rint(color * 255).astype(np.uint8)
+        color[mask, :3] = np.minimum(surface.albedo(triangle, weights) * diffuse[:, None] + specular[:, None], 1)
+        color[mask, 3] = 1
+        return color
 
     def _to_camera(self, camera: Camera, points: np.ndarray) -> np.ndarray:
         """Unit directions (N, 3), or (3,) for all, from world points towards the camera."""
@@ -352,6 +354,33 @@ def _shade(normal: np.ndarray, to_camera: np.ndarray, camera: Camera, light: Lig
     return diffuse, _GLOSS * (light.key * highlight**_SHININESS + light.head * head**_SHININESS)
 
 
+def _is_contrasted(color: np.ndarray) -> np.ndarray:
+    """(H, W) bool: the pixels of a premultiplied (H, W, 4) image that differ from one of their eight neighbours."""
+    contrasted = np.zeros(color.shape[:2], bool)
+    height, width = contrasted.shape
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        here = (slice(0, height - down), slice(max(0, -right), width - max(0, right)))
+        there = (slice(down, height), slice(max(0, right), width + min(0, right)))
+        differs = np.abs(color[here] - color[there]).max(axis=-1) > _CONTRAST
+        contrasted[here] |= differs
+        contrasted[there] |= differs
+    return contrasted
+
+
+def _subpixels(pixels: np.ndarray, width: int, s: int) -> np.ndarray:
+    """(P, s²) flat indices in an image s times as large of the parts of the pixels (P,) of one `width` wide."""
+    row, column = np.divmod(pixels, width)
+    part_row, part_column = np.divmod(np.arange(s * s), s)
+    return (row[:, None] * s + part_row) * (width * s) + column[:, None] * s + part_column
+
+
+def _to_bytes(color: np.ndarray) -> np.ndarray:
+    """(H, W, 4) uint8, not premultiplied, of a premultiplied image in [0, 1]."""
+    alpha = color[..., 3:]
+    straight = np.concatenate([color[..., :3] / np.where(alpha > 0, alpha, 1), alpha], axis=-1)
+    return np.rint(straight * 255).astype(np.uint8)
+
+
 class EmbreeRenderer(_Renderer):
     """Renders on the CPU by ray casting with Embree; the acceleration structure is built once per mesh."""
 
@@ -365,13 +394,16 @@ class EmbreeRenderer(_Renderer):
         vertices = self._surface.unit_vertices.astype(np.float32)
         TriangleMesh(self._scene, vertices, self._surface.faces.astype(np.int32))
 
-    def _cast(self, camera: Camera, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        origins, directions = camera.rays((height, width))
+    def _cast(
+        self, camera: Camera, height: int, width: int, pixels: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        shape = (height, width) if pixels is None else pixels.shape
+        origins, directions = camera.rays((height, width), pixels)
         origins = ((origins - self._surface.center) / self._surface.radius).astype(np.float32)
         hits = self._scene.run(origins, directions.astype(np.float32), query="INTERSECT", output=True)
         triangle = hits["primID"].astype(np.int64)
         weights = np.stack([1 - hits["u"] - hits["v"], hits["u"], hits["v"]], axis=1)
-        return triangle.reshape(height, width), weights.reshape(height, width, 3)
+        return triangle.reshape(shape), weights.reshape(*shape, 3)
 
 
 class NvdiffrastRenderer(_Renderer):
@@ -399,7 +431,9 @@ class NvdiffrastRenderer(_Renderer):
         self._vertices = torch.from_numpy(homogeneous.astype(np.float32)).to(device)
         self._faces = torch.from_numpy(self._surface.faces.astype(np.int32)).to(device)
 
-    def _cast(self, camera: Camera, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    def _cast(
+        self, camera: Camera, height: int, width: int, pixels: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
         # The nvdiffrast rasteriser works on images whose sides are multiples of 8.
@@ -410,7 +444,10 @@ class NvdiffrastRenderer(_Renderer):
         rast, _ = self._rasterize(self._context, positions, self._faces, resolution=(height, width), grad_db=False)
         # Row 0 of nvdiffrast is the bottom; (u, v) weigh the first two corners.
         u, v, _, index = rast[0].flip(0).cpu().numpy().transpose(2, 0, 1)
-        return index.astype(np.int64) - 1, np.stack([u, v, 1 - u - v], axis=-1)
+        triangle, weights = index.astype(np.int64) - 1, np.stack([u, v, 1 - u - v], axis=-1)
+        if pixels is None:
+            return triangle, weights
+        return triangle.reshape(-1)[pixels], weights.reshape(-1, 3)[pixels]
 
     def _clip_from_unit(self, camera: Camera, aspect: float) -> np.ndarray:
         """(4, 4) float64 from the surface's unit frame to clip space, near and far planes tight about the object."""
