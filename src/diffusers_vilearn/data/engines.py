@@ -8,7 +8,7 @@ from itertools import islice
 from queue import Queue
 from typing import Any
 
-from .workers import GuardedWorker, WorkerLimits
+from .workers import GuardedWorker, WorkerFailure, WorkerLimits
 
 Answers = Iterator[tuple[Any, Any]]
 
@@ -86,7 +86,13 @@ def run_ray(
             if not running:
                 return
             for finished in ray.wait(list(running))[0]:
-                yield running.pop(finished), ray.get(finished)
+                try:
+                    result = ray.get(finished)
+                except ray.exceptions.RayTaskError:
+                    raise
+                except ray.exceptions.RayError as error:
+                    result = WorkerFailure("crashed", f"Ray gave it up: {error}")
+                yield running.pop(finished), result
     finally:
         for unfinished in running:
             ray.cancel(unfinished)

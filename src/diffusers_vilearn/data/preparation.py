@@ -86,8 +86,13 @@ class ObjectPreparation:
             shape, views = prepare_object(mesh, record, self.options, self.limits)
         except MeshError as error:
             return reject_object(record, error.reason, str(error))
-        except (ValueError, OSError) as error:
+        except OSError as error:
             return reject_object(record, "unreadable", str(error))
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Whatever a strange mesh makes the geometry libraries stumble over costs that mesh only.
+            return reject_object(record, "failed", repr(error))
         return {"shapes": to_parquet([shape], SHAPE_FEATURES), "views": to_parquet(views, VIEW_FEATURES)}
 
 

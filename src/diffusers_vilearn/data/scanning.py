@@ -60,8 +60,10 @@ class MeshSketch:
             return duplicate_samples(merge_geometry(mesh), record["uid"])
         except MeshError as error:
             return error
-        except (ValueError, OSError) as error:
-            return MeshError("unreadable", str(error))
+        except MemoryError:
+            raise
+        except Exception as error:
+            return MeshError("unreadable", repr(error))
 
 
 def scan_meshes(

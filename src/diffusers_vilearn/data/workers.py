@@ -7,11 +7,14 @@ it: the task is answered by a `WorkerFailure`, and everything else goes on.
 """
 
 import multiprocessing
+import os
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
+
+import torch
 
 # The fork server imports these once; every child is forked from it and can start at once.
 _PRELOADED = ["diffusers_vilearn.data.preparation"]
@@ -109,6 +112,9 @@ class GuardedWorker:
 
 def _answer_tasks(connection: Connection, function: Callable[[Any], Any], memory_gib: float) -> None:
     """The child's loop."""
+    # There is a worker for every core, so each keeps to one.
+    os.environ["IGL_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
     limit = int(memory_gib * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     while True:
