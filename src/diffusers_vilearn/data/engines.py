@@ -3,12 +3,13 @@
 """Where tasks run: in processes of this machine, or on a Ray cluster. Both answer the same, in any order."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from queue import Queue
 from typing import Any
 
-from .workers import GuardedWorker, WorkerFailure, WorkerLimits
+from .workers import GuardedWorker, WorkerFailure, WorkerLimits, answer_within
 
 Answers = Iterator[tuple[Any, Any]]
 
@@ -71,28 +72,39 @@ def run_ray(
         raise ImportError("`--engine ray` needs Ray: pip install diffusers-vilearn[ray]") from error
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
 
-    @ray.remote(num_cpus=1, max_retries=limits.attempts)
+    @ray.remote(num_cpus=1, max_retries=limits.attempts - 1)
     def answer(task):
-        with GuardedWorker(function, limits) as worker:
-            return worker(task)
+        return answer_within(function, task, limits)
 
     waiting, running = iter(tasks), {}
-    # Twice as many as there are CPUs: none waits for the driver, and the rest of the tasks need no memory yet.
-    room = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    # One for every CPU: each starts at once, and the rest of the tasks need no memory yet.
+    room = max(1, int(ray.cluster_resources().get("CPU", 1)))
     try:
         while True:
             for task in islice(waiting, room - len(running)):
-                running[answer.remote(task)] = task
+                running[answer.remote(task)] = task, time.monotonic() + limits.seconds
             if not running:
                 return
-            for finished in ray.wait(list(running))[0]:
-                try:
-                    result = ray.get(finished)
-                except ray.exceptions.RayTaskError:
-                    raise
-                except ray.exceptions.RayError as error:
-                    result = WorkerFailure("crashed", f"Ray gave it up: {error}")
-                yield running.pop(finished), result
+            finished, unfinished = ray.wait(list(running), timeout=1.0)
+            for reference in finished:
+                task, _ = running.pop(reference)
+                yield task, _ray_answer(ray, reference)
+            for reference in unfinished:
+                task, deadline = running[reference]
+                if time.monotonic() > deadline:
+                    ray.cancel(reference, force=True)
+                    del running[reference]
+                    yield task, WorkerFailure("time_limit", f"it took more than {limits.seconds:g} s")
     finally:
         for unfinished in running:
             ray.cancel(unfinished)
+
+
+def _ray_answer(ray, reference) -> Any:
+    """What a finished task answers; a `WorkerFailure` if Ray gave it up, its own error if it raised one."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError as error:
+        return WorkerFailure("crashed", f"Ray gave it up: {error}")

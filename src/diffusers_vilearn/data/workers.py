@@ -81,12 +81,11 @@ class GuardedWorker:
             self.close()
             return WorkerFailure("time_limit", f"it took more than {self.limits.seconds:g} s")
         answer, error = self._connection.recv()
-        if isinstance(error, MemoryError):
-            # What the allocator holds after that is anyone's guess.
-            self.close()
-            return WorkerFailure("memory_limit", f"it needed more than {self.limits.memory_gib:g} GiB of memory")
         if error is not None:
             raise error
+        if isinstance(answer, WorkerFailure):
+            # What the allocator holds after that is anyone's guess.
+            self.close()
         return answer
 
     def _start(self):
@@ -95,9 +94,7 @@ class GuardedWorker:
         if has_server:
             context.set_forkserver_preload(_PRELOADED)
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_answer_tasks, args=(theirs, self.function, self.limits.memory_gib), daemon=True
-        )
+        self._process = context.Process(target=_answer_tasks, args=(theirs, self.function, self.limits), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -110,20 +107,28 @@ class GuardedWorker:
             self._process = self._connection = None
 
 
-def _answer_tasks(connection: Connection, function: Callable[[Any], Any], memory_gib: float) -> None:
-    """The child's loop."""
+def answer_within(function: Callable[[Any], Any], task: Any, limits: WorkerLimits) -> Any:
+    """`function(task)`, or a `WorkerFailure` if this process needs too much memory for it; on one core."""
     # There is a worker for every core, so each keeps to one.
     os.environ["IGL_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    limit = int(memory_gib * 2**30)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    memory = int(limits.memory_gib * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    try:
+        return function(task)
+    except MemoryError:
+        return WorkerFailure("memory_limit", f"it needed more than {limits.memory_gib:g} GiB of memory")
+
+
+def _answer_tasks(connection: Connection, function: Callable[[Any], Any], limits: WorkerLimits) -> None:
+    """The child's loop."""
     while True:
         try:
             task = connection.recv()
         except EOFError:
             return
         try:
-            reply = (function(task), None)
+            reply = (answer_within(function, task, limits), None)
         except Exception as error:
             reply = (None, error)
         connection.send(reply)
