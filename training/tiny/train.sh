@@ -45,7 +45,7 @@ python training/tiny/publish.py weights --pipeline "$runs/vilearn" --output_dir 
 
 python training/evaluate.py --checkpoint checkpoints/vilearn-tiny --dataset_name "$heldout" --output_dir "$runs/eval"
 python training/tiny/plain_answers.py --checkpoint checkpoints/vilearn-tiny --train_dataset "$data" \
-    --dataset_name "$heldout" --output_dir "$runs/eval"
+    --dataset_name "$heldout" --output_dir "$runs/eval" --regression_steps 3000
 python training/evaluate.py --checkpoint checkpoints/vilearn-tiny --dataset_name "$heldout" --output_dir "$runs/eval"
 
 python training/tiny/publish.py card --checkpoint checkpoints/vilearn-tiny --evaluation "$runs/eval" \
