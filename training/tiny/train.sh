@@ -15,15 +15,16 @@ export TOKENIZERS_PARALLELISM=false
 # The published split is complete: the quality gate measures its objects, and rejects none.
 everything="--min_thickness 0 --max_base_share 1 --min_largest_share 0 --max_invisible_share 1"
 
+prepare_shapes() {
+    python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
+        --solid_resolution 96 --objects_per_shard 8 $everything "$@"
+}
+
 python training/tiny/corpus.py --procedural 1000
 python training/tiny/image_encoder.py
 
-python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
-    --output_dir "$data" --sources sweethome3d --splits train \
-    --solid_resolution 96 --num_views 6 --objects_per_shard 8 $everything
-python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
-    --output_dir "$heldout" --splits heldout \
-    --solid_resolution 96 --num_views 2 --azimuth -75 75 --num_volume 32768 --objects_per_shard 8 $everything
+prepare_shapes --output_dir "$data" --sources sweethome3d --splits train --num_views 6
+prepare_shapes --output_dir "$heldout" --splits heldout --num_views 2 --azimuth -75 75 --num_volume 32768
 
 $launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/vae" \
     --vae_config training/tiny/vae.json --max_train_steps 8000 --train_batch_size 16 \
@@ -32,9 +33,7 @@ $launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/
     --checkpoints_total_limit 2 --resume_from_checkpoint latest
 
 # Procedural objects join for the transformer only: the VAE has seen real ones alone.
-python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
-    --output_dir "$data" --sources procedural --splits train \
-    --solid_resolution 96 --num_views 6 --objects_per_shard 8 $everything
+prepare_shapes --output_dir "$data" --sources procedural --splits train --num_views 6
 python training/prepare_dataset.py latents --dataset_name "$data" --vae "$runs/vae/vae" \
     --image_encoder "$encoder" --mirror
 
@@ -45,9 +44,8 @@ $launch training/train_vilearn.py --dataset_name "$data" --vae "$runs/vae/vae" -
 
 python training/tiny/publish.py weights --pipeline "$runs/vilearn" --output_dir checkpoints/vilearn-tiny
 
-python training/evaluate.py --checkpoint checkpoints/vilearn-tiny --dataset_name "$heldout" --output_dir "$runs/eval"
 python training/tiny/plain_answers.py --checkpoint checkpoints/vilearn-tiny --train_dataset "$data" \
-    --dataset_name "$heldout" --output_dir "$runs/eval"
+    --dataset_name "$heldout" --output_dir "$runs/eval" --regression_steps 3000
 python training/evaluate.py --checkpoint checkpoints/vilearn-tiny --dataset_name "$heldout" --output_dir "$runs/eval"
 
 python training/tiny/publish.py card --checkpoint checkpoints/vilearn-tiny --evaluation "$runs/eval" \

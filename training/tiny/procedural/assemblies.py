@@ -3,9 +3,8 @@
 """Touching random parts that are nothing in particular."""
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from .builder import Builder
+from .builder import Builder, turned
 from .primitives import SIDES, Part, box, disc, lathe, prism, ring, smooth, superquadric
 
 
@@ -46,7 +45,7 @@ def assembly(b: Builder) -> None:
     for _ in range(b.n(2, 6)):
         vertices, faces = random_part(b)
         turn = b.pick((0, 0, 0), (90, 0, 0), (0, 0, 90), tuple(b.u(0, 180) for _ in range(3)))
-        vertices = vertices @ Rotation.from_euler("xyz", turn, degrees=True).as_matrix().T
+        vertices = turned(vertices, turn)
         at = np.zeros(3)
         if placed:
             anchor = placed[b.n(0, len(placed) - 1)]

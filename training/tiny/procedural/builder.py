@@ -12,6 +12,11 @@ from scipy.spatial.transform import Rotation
 from .primitives import Part, ball, box, lathe, rod, smooth
 
 
+def turned(vertices: np.ndarray, turn) -> np.ndarray:
+    """The vertices (V, 3) rotated by Euler angles (x, y, z) in degrees."""
+    return vertices @ Rotation.from_euler("xyz", turn, degrees=True).as_matrix().T
+
+
 class Builder:
     """Collects coloured parts and draws random numbers for them."""
 
@@ -51,7 +56,7 @@ class Builder:
         """Place a part: rotated by `turn`, Euler angles (x, y, z) in degrees, then moved to `at`."""
         vertices, faces = part
         if turn is not None:
-            vertices = vertices @ Rotation.from_euler("xyz", turn, degrees=True).as_matrix().T
+            vertices = turned(vertices, turn)
         self.parts[colour].append((vertices + at, faces))
 
     def mirrored(self, part: Part, colour: tuple, at, turn=(0.0, 0.0, 0.0)) -> None:
