@@ -629,7 +629,6 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
             moments = self._encode(*clouds, *index)
         return moments, anchors
 
-    @apply_forward_hook
     def encode(
         self,
         points: torch.Tensor,
