@@ -18,8 +18,9 @@ from transformers import AutoImageProcessor, Dinov2Model
 from ..models import VecSetVAE
 from ..models.autoencoder_vecset import DiagonalGaussianDistribution
 from ..visibility import group_visible_tokens
+from .clouds import encoder_clouds
 from .features import latent_features
-from .frames import object_to_frame, transform_cloud, transform_points
+from .frames import object_to_frame, transform_points
 from .images import patch_tokens, prepare_condition_image
 from .preparation import object_rng
 from .shards import shard_path, write_shard
@@ -141,14 +142,16 @@ class LatentEncoder:
                 similarity = MIRROR @ similarity
             rng = object_rng(view["uid"], f"latents/{view['view']}")
             similarities.append(similarity)
-            points.append(self._encoder_cloud(similarity, surface, rng, flag=0.0))
-            sharp = sharp_edges if len(sharp_edges) else surface
-            sharp_points.append(self._encoder_cloud(similarity, sharp, rng, flag=1.0))
+            cloud, sharp_cloud = encoder_clouds(
+                self.vae.config, similarity, surface, sharp_edges, self.num_points, self.num_points, rng
+            )
+            points.append(torch.from_numpy(cloud))
+            if sharp_cloud is not None:
+                sharp_points.append(torch.from_numpy(sharp_cloud))
             visible.append(transform_points(similarity, np.asarray(view["visible_points"], np.float32)))
-        takes_sharp_points = self.vae.config.dual_cross_attention or self.vae.config.sharp_flag
         moments, anchors = self.vae.encode_with_anchors(
             torch.stack(points).to(device),
-            torch.stack(sharp_points).to(device) if takes_sharp_points else None,
+            torch.stack(sharp_points).to(device) if sharp_points else None,
             num_tokens=self.num_tokens,
         )
         posterior = DiagonalGaussianDistribution(moments)
@@ -172,18 +175,6 @@ class LatentEncoder:
             }
             for i, view in enumerate(views)
         ]
-
-    def _encoder_cloud(
-        self, similarity: np.ndarray, cloud: np.ndarray, rng: np.random.Generator, flag: float
-    ) -> torch.Tensor:
-        """`num_points` random rows of a cloud in the frame of the latents, (points, point channels)."""
-        rows = rng.permutation(len(cloud))[: self.num_points]
-        if len(rows) < self.num_points and flag:
-            rows = np.resize(rows, self.num_points)
-        moved = transform_cloud(similarity, cloud[rows])
-        if self.vae.config.sharp_flag:
-            moved = np.concatenate([moved, np.full((len(moved), 1), flag, np.float32)], axis=1)
-        return torch.from_numpy(moved)
 
     def encode_images(self, images) -> torch.Tensor:
         """Patch tokens (images, patches, channels) of RGBA images."""

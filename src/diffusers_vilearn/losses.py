@@ -1,0 +1,158 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a `VecSetVAE` is trained on: TripoSG's hybrid loss, and the visibility alignment regulariser of ViLearn.
+
+    L = L1 + L2 + λ_n L_normal + λ_e L_eikonal + λ_kl KL  [+ λ_a L_alignment + anchors]
+
+TripoSG (arXiv:2502.06608, its VAE's training): λ_n = 10, λ_e = 0.1, λ_kl = 0.001.
+
+The field f is a signed distance d, **positive inside**, clamped to [-τ, τ] and divided by the truncation τ. So its
+gradient ∇f = ∇d / τ points inwards and is 1/τ long where |d| < τ (the band), and is zero beyond: normals are compared
+on the surface, d = 0, and the eikonal equation ‖∇d‖ = 1 inside the band only. Gradients are taken with respect to the
+query positions, in object units.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .models.autoencoder_vecset import DiagonalGaussianDistribution, VecSetVAE
+from .models.visibility_adaptor import VisibilityAdaptor
+
+
+def normal_loss(gradient: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
+    """1 − cos(−∇f, n), the mean over surface points; in [0, 2] (TripoSG).
+
+    Half of the squared distance between the unit vectors is the same number.
+
+    Args:
+        gradient (`torch.Tensor` of shape `(batch, points, 3)`): ∇f at surface points, of any length.
+        normals (`torch.Tensor` of shape `(batch, points, 3)`): Outward unit normals there.
+    """
+    return (1 - F.cosine_similarity(-gradient.float(), normals.float(), dim=-1)).mean()
+
+
+def eikonal_loss(gradient: torch.Tensor, truncation: float) -> torch.Tensor:
+    """(τ‖∇f‖ − 1)², the mean over points inside the band (TripoSG; Gropp et al. 2020).
+
+    Args:
+        gradient (`torch.Tensor` of shape `(batch, points, 3)`): ∇f at points closer to the surface than τ.
+        truncation (`float`): τ in object units.
+    """
+    return (truncation * gradient.float().norm(dim=-1) - 1).square().mean()
+
+
+def alignment_loss(predicted: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """1 − cos between predicted and true patch features, the mean over visible points (ViLearn, supplement D).
+
+    Args:
+        predicted (`torch.Tensor` of shape `(batch, points, channels)`): Of the `VisibilityAdaptor`.
+        features (`torch.Tensor` of shape `(batch, points, channels)`): DINOv2 patch tokens at the points' pixels.
+    """
+    return (1 - F.cosine_similarity(predicted.float(), features.float(), dim=-1)).mean()
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms; a term of weight 0 is not computed.
+
+    Args:
+        l1, l2 (`float`): Absolute and squared error of f.
+        normal (`float`): Of `normal_loss`.
+        eikonal (`float`): Of `eikonal_loss`.
+        kl (`float`): Divergence of the posterior from the standard normal, nats per latent number.
+        alignment (`float`): Of `alignment_loss`; 0.1, 0.5 or 1 in the paper's supplement.
+        anchor (`float`): Squared error of a linear map from each decoder token to the surface point that it was
+            queried from. Removes an early plateau of small models.
+        anchor_latent (`float`): Squared distance of the first three latent channels from twice that point.
+    """
+
+    l1: float = 1.0
+    l2: float = 1.0
+    normal: float = 10.0
+    eikonal: float = 0.1
+    kl: float = 1e-3
+    alignment: float = 0.0
+    anchor: float = 0.0
+    anchor_latent: float = 0.0
+
+    def __post_init__(self):
+        for name, weight in vars(self).items():
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"`{name}` is {weight}, a weight must be a finite number of at least 0.")
+
+    @property
+    def need_gradient(self) -> bool:
+        """Whether any term needs the gradient of the field."""
+        return self.normal > 0 or self.eikonal > 0
+
+
+class HybridLoss(nn.Module):
+    """A VAE with its training objective; the modules that serve the loss only are trained along and thrown away.
+
+    Args:
+        vae (`VecSetVAE`): The model that is trained.
+        weights (`LossWeights`): Of the terms.
+        adaptor (`VisibilityAdaptor`, *optional*): Needed for the alignment term.
+    """
+
+    def __init__(self, vae: VecSetVAE, weights: LossWeights, adaptor: VisibilityAdaptor | None = None):
+        super().__init__()
+        if (weights.alignment > 0) != (adaptor is not None):
+            raise ValueError(
+                f"`adaptor` is {'missing' if adaptor is None else 'given'} and the weight of the alignment is"
+                f" {weights.alignment}; both must be there, or neither."
+            )
+        self.vae = vae
+        self.weights = weights
+        self.adaptor = adaptor
+        self.anchor_head = nn.Linear(vae.config.decoder_width, 3) if weights.anchor else None
+
+    def forward(
+        self, batch: dict[str, torch.Tensor], num_tokens: int | None = None, kl_scale: float = 1.0
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of a batch, and its terms by name, before they are weighted.
+
+        Args:
+            batch: Of `FieldSamples`; with `alignment_features` (batch, queries, channels) for the alignment term.
+            num_tokens (`int`, *optional*): Shape tokens of this batch; None takes the config's.
+            kl_scale (`float`): Factor of the KL term's weight, to let it grow at first.
+        """
+        weights = self.weights
+        field, moments, hidden, anchors = self.vae(
+            batch["points"], batch["xyz"], batch.get("sharp_points"), num_tokens, return_dict=False
+        )
+        posterior = DiagonalGaussianDistribution(moments)
+        terms = {}
+        if weights.l1:
+            terms["l1"] = F.l1_loss(field.float(), batch["field"])
+        if weights.l2:
+            terms["l2"] = F.mse_loss(field.float(), batch["field"])
+        if weights.need_gradient:
+            terms |= self._gradient_terms(batch, hidden)
+        if weights.kl:
+            terms["kl"] = posterior.kl().mean()
+        if weights.alignment:
+            predicted = self.adaptor(batch["alignment_queries"], hidden)
+            terms["alignment"] = alignment_loss(predicted, batch["alignment_features"])
+        if weights.anchor:
+            terms["anchor"] = F.mse_loss(self.anchor_head(hidden).float(), anchors)
+        if weights.anchor_latent:
+            terms["anchor_latent"] = F.mse_loss(posterior.mean[..., :3].float(), 2 * anchors)
+        scales = vars(weights) | {"kl": kl_scale * weights.kl}
+        return sum(scales[name] * term for name, term in terms.items()), terms
+
+    def _gradient_terms(self, batch: dict[str, torch.Tensor], hidden: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The terms on ∇f, all their points in one query: normals on the surface, the eikonal equation in the band."""
+        names = ["surface_xyz"] * (self.weights.normal > 0) + ["band_xyz"] * (self.weights.eikonal > 0)
+        clouds = [batch[name] for name in names]
+        _, gradient = self.vae.query_with_gradient(torch.cat(clouds, dim=1), hidden)
+        gradients = dict(zip(names, gradient.split([cloud.shape[1] for cloud in clouds], dim=1)))
+        terms = {}
+        if "surface_xyz" in gradients:
+            terms["normal"] = normal_loss(gradients["surface_xyz"], batch["surface_normals"])
+        if "band_xyz" in gradients:
+            terms["eikonal"] = eikonal_loss(gradients["band_xyz"], self.vae.config.truncation)
+        return terms
