@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from diffusers_vilearn.losses import HybridLoss, LossWeights, alignment_loss, eikonal_loss, normal_loss
@@ -93,7 +94,8 @@ def make_loss(weights=EVERYTHING, **changes):
     torch.manual_seed(0)
     vae = VecSetVAE(**(CONFIG | changes))
     adaptor = VisibilityAdaptor(16, 6, num_layers=2, heads=2, queries="rays") if weights.alignment else None
-    return HybridLoss(vae, weights, adaptor)
+    anchor_head = nn.Linear(16, 3) if weights.anchor else None
+    return HybridLoss(vae, weights, vae.config.truncation, adaptor, anchor_head)
 
 
 def make_batch(batch_size=2):
@@ -108,16 +110,16 @@ def make_batch(batch_size=2):
         "xyz": uniform(25, 3),
         "field": uniform(25, 1),
         "surface_xyz": uniform(9, 3),
-        "surface_normals": torch.nn.functional.normalize(uniform(9, 3), dim=-1),
+        "surface_normals": nn.functional.normalize(uniform(9, 3), dim=-1),
         "band_xyz": uniform(11, 3),
         "alignment_queries": uniform(8, 6),
         "alignment_features": uniform(8, 6),
     }
 
 
-def evaluate(loss_module, batch, **options):
-    torch.manual_seed(2)
-    return loss_module(batch, **options)
+def evaluate(loss_of, batch, **options):
+    torch.manual_seed(2)  # of the posterior's sample
+    return loss_of(batch, **options)
 
 
 def plain(batch):
@@ -153,11 +155,12 @@ def test_slicing_and_prepared_keys_leave_the_gradient_as_it_is():
 @pytest.mark.parametrize("term", ["normal", "eikonal"])
 def test_the_terms_on_gradients_have_the_right_derivative(term):
     zero = dict.fromkeys(vars(LossWeights()), 0.0)
-    loss_module = make_loss(LossWeights(**(zero | {term: 1.0}))).double()
+    loss_of = make_loss(LossWeights(**(zero | {term: 1.0})))
+    vae = loss_of.vae.double()
     batch = plain({name: value.double() for name, value in make_batch().items()})
-    evaluate(loss_module, batch)[0].backward()
-    trained = {name: value for name, value in loss_module.named_parameters() if value.grad is not None}
-    assert {name.split(".")[1] for name in trained} == {"encoder", "quant", "post_quant", "decoder", "geometry"}
+    evaluate(loss_of, batch)[0].backward()
+    trained = {name: value for name, value in vae.named_parameters() if value.grad is not None}
+    assert {name.split(".")[0] for name in trained} == {"encoder", "quant", "post_quant", "decoder", "geometry"}
     expected = sum(value.grad.square().sum() for value in trained.values()).sqrt()
     directions = {name: value.grad / expected for name, value in trained.items()}
     values = []
@@ -165,21 +168,21 @@ def test_the_terms_on_gradients_have_the_right_derivative(term):
         with torch.no_grad():
             for name, value in trained.items():
                 value.add_(step * directions[name])
-        values.append(evaluate(loss_module, batch)[0].item())
+        values.append(evaluate(loss_of, batch)[0].item())
     assert (values[0] - values[1]) / 2e-3 == pytest.approx(expected.item(), rel=5e-3)
 
 
 @pytest.mark.parametrize("changes", [{}, {"dual_cross_attention": True}])
 def test_gradient_checkpointing_changes_neither_loss_nor_gradients(changes):
-    loss_module = make_loss(**changes)
+    loss_of = make_loss(**changes)
     batch = make_batch() if changes else plain(make_batch())
     results = []
     for _ in range(2):
-        loss_module.zero_grad()
-        loss, _ = evaluate(loss_module, batch)
+        loss_of.vae.zero_grad()
+        loss, _ = evaluate(loss_of, batch)
         loss.backward()
-        results.append([loss.detach(), *(value.grad.clone() for value in loss_module.parameters())])
-        loss_module.vae.enable_gradient_checkpointing()
+        results.append([loss.detach(), *(value.grad.clone() for value in loss_of.vae.parameters())])
+        loss_of.vae.enable_gradient_checkpointing()
     assert len(results[0]) > 50
     for whole, recomputed in zip(*results):
         assert_close(recomputed, whole)
@@ -212,13 +215,13 @@ def test_a_term_of_weight_zero_is_not_computed(off):
 
 
 def test_any_number_of_tokens_trains():
-    loss_module = make_loss(dual_cross_attention=True)
+    loss_of = make_loss(dual_cross_attention=True)
     for num_tokens in (4, 12, 24):
-        total, terms = evaluate(loss_module, make_batch(), num_tokens=num_tokens)
+        total, terms = evaluate(loss_of, make_batch(), num_tokens=num_tokens)
         total.backward()
         assert all(term.isfinite() for term in terms.values())
     with pytest.raises(ValueError, match="`num_tokens` is 80"):
-        loss_module(make_batch(), num_tokens=80)
+        loss_of(make_batch(), num_tokens=80)
 
 
 def test_wrong_weights_are_refused():
@@ -228,6 +231,8 @@ def test_wrong_weights_are_refused():
         LossWeights(kl=float("nan"))
     vae = make_loss().vae
     with pytest.raises(ValueError, match="`adaptor` is missing"):
-        HybridLoss(vae, LossWeights(alignment=0.5))
+        HybridLoss(vae, LossWeights(alignment=0.5), 0.1)
     with pytest.raises(ValueError, match="`adaptor` is given"):
-        HybridLoss(vae, LossWeights(), VisibilityAdaptor(16, 6, heads=2))
+        HybridLoss(vae, LossWeights(), 0.1, VisibilityAdaptor(16, 6, heads=2))
+    with pytest.raises(ValueError, match="`anchor_head` is missing"):
+        HybridLoss(vae, LossWeights(anchor=0.3), 0.1)

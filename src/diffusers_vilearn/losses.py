@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .models.autoencoder_vecset import DiagonalGaussianDistribution, VecSetVAE
-from .models.visibility_adaptor import VisibilityAdaptor
+from .models.autoencoder_vecset import DiagonalGaussianDistribution
 
 
 def normal_loss(gradient: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
@@ -85,32 +84,45 @@ class LossWeights:
 
     @property
     def need_gradient(self) -> bool:
-        """Whether any term needs the gradient of the field."""
+        """Whether a term is on the gradient of the field."""
         return self.normal > 0 or self.eikonal > 0
 
 
-class HybridLoss(nn.Module):
-    """A VAE with its training objective; the modules that serve the loss only are trained along and thrown away.
+class HybridLoss:
+    """The training objective of a VAE.
 
     Args:
-        vae (`VecSetVAE`): The model that is trained.
+        vae (`VecSetVAE`): The model that is trained, wrapped for many processes or not.
         weights (`LossWeights`): Of the terms.
-        adaptor (`VisibilityAdaptor`, *optional*): Needed for the alignment term.
+        truncation (`float`): τ of the VAE's field in object units.
+        adaptor (`VisibilityAdaptor`, *optional*): Needed for the alignment term, and only for it.
+        anchor_head (`nn.Linear`, *optional*): From `decoder_width` to 3; needed for the anchor term, and only for it.
     """
 
-    def __init__(self, vae: VecSetVAE, weights: LossWeights, adaptor: VisibilityAdaptor | None = None):
-        super().__init__()
-        if (weights.alignment > 0) != (adaptor is not None):
-            raise ValueError(
-                f"`adaptor` is {'missing' if adaptor is None else 'given'} and the weight of the alignment is"
-                f" {weights.alignment}; both must be there, or neither."
-            )
+    def __init__(
+        self,
+        vae: nn.Module,
+        weights: LossWeights,
+        truncation: float,
+        adaptor: nn.Module | None = None,
+        anchor_head: nn.Module | None = None,
+    ):
+        for name, head, weight in (
+            ("adaptor", adaptor, weights.alignment),
+            ("anchor_head", anchor_head, weights.anchor),
+        ):
+            if (weight > 0) != (head is not None):
+                raise ValueError(
+                    f"`{name}` is {'missing' if head is None else 'given'} and the weight of its term is {weight};"
+                    " both must be there, or neither."
+                )
         self.vae = vae
         self.weights = weights
+        self.truncation = truncation
         self.adaptor = adaptor
-        self.anchor_head = nn.Linear(vae.config.decoder_width, 3) if weights.anchor else None
+        self.anchor_head = anchor_head
 
-    def forward(
+    def __call__(
         self, batch: dict[str, torch.Tensor], num_tokens: int | None = None, kl_scale: float = 1.0
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of a batch, and its terms by name, before they are weighted.
@@ -121,38 +133,36 @@ class HybridLoss(nn.Module):
             kl_scale (`float`): Factor of the KL term's weight, to let it grow at first.
         """
         weights = self.weights
-        field, moments, hidden, anchors = self.vae(
-            batch["points"], batch["xyz"], batch.get("sharp_points"), num_tokens, return_dict=False
+        # Normals are asked on the surface, the eikonal equation in the band; both in one query.
+        clouds = {"surface_xyz": weights.normal, "band_xyz": weights.eikonal}
+        clouds = [batch[name] for name, weight in clouds.items() if weight]
+        output = self.vae(
+            batch["points"],
+            batch["xyz"],
+            batch.get("sharp_points"),
+            num_tokens,
+            gradient_xyz=torch.cat(clouds, dim=1) if clouds else None,
         )
-        posterior = DiagonalGaussianDistribution(moments)
+        posterior = DiagonalGaussianDistribution(output.moments)
         terms = {}
         if weights.l1:
-            terms["l1"] = F.l1_loss(field.float(), batch["field"])
+            terms["l1"] = F.l1_loss(output.field.float(), batch["field"])
         if weights.l2:
-            terms["l2"] = F.mse_loss(field.float(), batch["field"])
-        if weights.need_gradient:
-            terms |= self._gradient_terms(batch, hidden)
+            terms["l2"] = F.mse_loss(output.field.float(), batch["field"])
+        if weights.normal:
+            on_surface = output.gradient[:, : batch["surface_xyz"].shape[1]]
+            terms["normal"] = normal_loss(on_surface, batch["surface_normals"])
+        if weights.eikonal:
+            in_band = output.gradient[:, -batch["band_xyz"].shape[1] :]
+            terms["eikonal"] = eikonal_loss(in_band, self.truncation)
         if weights.kl:
             terms["kl"] = posterior.kl().mean()
         if weights.alignment:
-            predicted = self.adaptor(batch["alignment_queries"], hidden)
+            predicted = self.adaptor(batch["alignment_queries"], output.hidden)
             terms["alignment"] = alignment_loss(predicted, batch["alignment_features"])
         if weights.anchor:
-            terms["anchor"] = F.mse_loss(self.anchor_head(hidden).float(), anchors)
+            terms["anchor"] = F.mse_loss(self.anchor_head(output.hidden).float(), output.anchors)
         if weights.anchor_latent:
-            terms["anchor_latent"] = F.mse_loss(posterior.mean[..., :3].float(), 2 * anchors)
+            terms["anchor_latent"] = F.mse_loss(posterior.mean[..., :3].float(), 2 * output.anchors)
         scales = vars(weights) | {"kl": kl_scale * weights.kl}
         return sum(scales[name] * term for name, term in terms.items()), terms
-
-    def _gradient_terms(self, batch: dict[str, torch.Tensor], hidden: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The terms on ∇f, all their points in one query: normals on the surface, the eikonal equation in the band."""
-        names = ["surface_xyz"] * (self.weights.normal > 0) + ["band_xyz"] * (self.weights.eikonal > 0)
-        clouds = [batch[name] for name in names]
-        _, gradient = self.vae.query_with_gradient(torch.cat(clouds, dim=1), hidden)
-        gradients = dict(zip(names, gradient.split([cloud.shape[1] for cloud in clouds], dim=1)))
-        terms = {}
-        if "surface_xyz" in gradients:
-            terms["normal"] = normal_loss(gradients["surface_xyz"], batch["surface_normals"])
-        if "band_xyz" in gradients:
-            terms["eikonal"] = eikonal_loss(gradients["band_xyz"], self.vae.config.truncation)
-        return terms

@@ -49,7 +49,7 @@ def make_batch(channels):
 def test_it_reaches_the_whole_vae_but_the_geometry_head(vae, queries, num_layers):
     adaptor = VisibilityAdaptor(32, 12, num_layers=num_layers, heads=2, queries=queries)
     batch = make_batch({"points": 3, "rays": 6}[queries])
-    loss, terms = HybridLoss(vae, ONLY_ALIGNMENT, adaptor)(batch)
+    loss, terms = HybridLoss(vae, ONLY_ALIGNMENT, vae.config.truncation, adaptor)(batch)
     assert set(terms) == {"alignment"} and adaptor(batch["alignment_queries"], torch.zeros(4, 5, 32)).shape[2] == 12
     loss.backward()
     for name, parameter in vae.named_parameters():
@@ -61,13 +61,13 @@ def test_it_reaches_the_whole_vae_but_the_geometry_head(vae, queries, num_layers
 @layouts
 def test_a_vae_learns_to_answer_a_frozen_adaptor(vae, queries, num_layers):
     adaptor = VisibilityAdaptor(32, 12, num_layers=num_layers, heads=2, queries=queries).requires_grad_(False)
-    module = HybridLoss(vae, ONLY_ALIGNMENT, adaptor)
+    loss_of = HybridLoss(vae, ONLY_ALIGNMENT, vae.config.truncation, adaptor)
     optimizer = torch.optim.Adam(vae.parameters(), lr=3e-3)
     batch = make_batch({"points": 3, "rays": 6}[queries])
     losses = []
     for _ in range(40):
         optimizer.zero_grad()
-        loss, _ = module(batch)
+        loss, _ = loss_of(batch)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

@@ -118,6 +118,8 @@ class VecSetVAEOutput(BaseOutput):
             Parameters of the posterior; `latent_dist` is the [`DiagonalGaussianDistribution`] they make.
         hidden (`torch.Tensor` of shape `(batch, tokens, decoder_width)`): Decoder tokens, as [`VecSetVAE.decode`].
         anchors (`torch.Tensor` of shape `(batch, tokens, 3)`): Position of the point each token was queried from.
+        gradient (`torch.Tensor` of shape `(batch, points, 3)`, *optional*):
+            Gradient of the field, as [`VecSetVAE.query_with_gradient`], where it was asked for.
     """
 
     # tensors only: an object in here would hide its tensors from `torch.export` and from DDP;
@@ -126,6 +128,7 @@ class VecSetVAEOutput(BaseOutput):
     moments: torch.Tensor | None = None
     hidden: torch.Tensor | None = None
     anchors: torch.Tensor | None = None
+    gradient: torch.Tensor | None = None
 
     @property
     def latent_dist(self) -> DiagonalGaussianDistribution:
@@ -810,6 +813,7 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         num_tokens: int | None = None,
         sample_posterior: bool = True,
         generator: torch.Generator | None = None,
+        gradient_xyz: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> VecSetVAEOutput | tuple:
         """
@@ -824,10 +828,13 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
                 Whether to draw from the posterior; otherwise its mean is decoded.
             generator (`torch.Generator`, *optional*):
                 Draws the first farthest point and the posterior sample. Without it the first point is row 0.
+            gradient_xyz (`torch.Tensor` of shape `(batch, points, 3)`, *optional*):
+                Where the field's gradient is asked; see `query_with_gradient`.
             return_dict (`bool`, *optional*, defaults to `True`): Whether to return an output class, not a tuple.
 
         Returns:
-            [`VecSetVAEOutput`] or `tuple`: The field first, then `moments`, `hidden` and `anchors`.
+            [`VecSetVAEOutput`] or `tuple`: The field first, then `moments`, `hidden` and `anchors`, and `gradient` if
+            `gradient_xyz` is given.
 
         Raises:
             ValueError: As `encode` and `query`.
@@ -836,10 +843,10 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         posterior = DiagonalGaussianDistribution(moments)
         latents = posterior.sample(generator) if sample_posterior else posterior.mode()
         hidden = self.decode(latents)
-        field = self.query(xyz, hidden)
-        if not return_dict:
-            return (field, moments, hidden, anchors)
-        return VecSetVAEOutput(field=field, moments=moments, hidden=hidden, anchors=anchors)
+        output = VecSetVAEOutput(self.query(xyz, hidden), moments, hidden, anchors)
+        if gradient_xyz is not None:
+            output.gradient = self.query_with_gradient(gradient_xyz, hidden)[1]
+        return output if return_dict else output.to_tuple()
 
 
 def _split_batch(values: torch.Tensor | None, batch_size: int) -> tuple:
