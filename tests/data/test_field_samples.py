@@ -57,10 +57,23 @@ def alignment_views(views, queries="points"):
     return AlignmentViews(views, processor, num_queries=40, queries=queries)
 
 
+def tensors(sample):
+    return {name: value for name, value in sample.items() if name != "uid"}
+
+
+def test_rows_are_named_and_broken_ones_refused(tables):
+    samples = FieldSamples(tables[0], config(), **SIZES)
+    assert [samples.uid_of(index) for index in range(2)] == [samples[0, index]["uid"] for index in range(2)]
+    assert samples.uid_of(1) == "ball"
+    broken = tables[0].map(lambda row: {"sharp_edges": np.full((4, 6), np.nan)})
+    with pytest.raises(ValueError, match="sharp_points of the row hold numbers that are not finite"):
+        FieldSamples(broken, config(dual_cross_attention=True), **SIZES)[0, 0]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_vae_is_given_the_clouds_that_it_takes(tables, layout):
     samples = FieldSamples(tables[0], config(**LAYOUTS[layout]), **SIZES)
-    batch = {name: torch.stack([samples[0, 0][name], samples[0, 1][name]]) for name in samples[0, 0]}
+    batch = {name: torch.stack([samples[0, 0][name], samples[0, 1][name]]) for name in tensors(samples[0, 0])}
     assert ("sharp_points" in batch) == (layout != "plain")
     widths = dict(encoder_width=16, encoder_heads=2, decoder_width=16, decoder_heads=2, num_tokens=10)
     vae = VecSetVAE(**widths, num_encoder_layers=1, num_decoder_layers=1, **LAYOUTS[layout])
@@ -100,8 +113,9 @@ def test_normals_belong_to_the_surface_and_the_band_is_not_saturated(tables, fra
 
 def test_normals_and_views_leave_the_rest_of_a_sample_as_it_was(tables):
     shapes, views = tables
-    plain = FieldSamples(shapes, config("canonical"), **SIZES)[5, 1]
+    plain = tensors(FieldSamples(shapes, config("canonical"), **SIZES)[5, 1])
     more = FieldSamples(shapes, config("canonical"), num_normals=16, views=alignment_views(views), **SIZES)[5, 1]
+    more = tensors(more)
     assert set(more) - set(plain) == {
         *("surface_xyz", "surface_normals", "band_xyz"),
         *("pixel_values", "alignment_queries", "alignment_positions"),

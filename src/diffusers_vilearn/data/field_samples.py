@@ -16,6 +16,7 @@ class FieldSamples(Dataset):
 
     A sample holds
 
+    - `uid` of the shape;
     - `points` (num_points, point channels), and `sharp_points` (num_sharp_points, point channels) for a VAE that takes
       them;
     - `xyz` (num_queries, 3) and `field` (num_queries, 1), half near the surface, half in the volume;
@@ -48,6 +49,7 @@ class FieldSamples(Dataset):
     ):
         if vae_config.frame not in FRAMES:
             raise ValueError(f"`frame` must be one of {FRAMES}, but is {vae_config.frame!r}.")
+        self.uids = shapes.select_columns("uid")
         columns = ["surface", "sharp_edges", "field_near", "field_volume", "field_box"]
         self.shapes = shapes.with_format("numpy", ["uid", *columns])
         self.vae_config = vae_config
@@ -61,7 +63,10 @@ class FieldSamples(Dataset):
     def __len__(self):
         return len(self.shapes)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+    def uid_of(self, index: int) -> str:
+        return self.uids[index]["uid"]
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor | str]:
         epoch, index = key
         config = self.vae_config
         rng = np.random.default_rng((self.seed, epoch, index))
@@ -90,7 +95,11 @@ class FieldSamples(Dataset):
             sample["band_xyz"] = displace(surface, config.truncation, extras_rng)
         if self.views is not None:
             sample |= self.views.sample(view, similarity, extras_rng)
-        return {name: torch.from_numpy(np.ascontiguousarray(value, np.float32)) for name, value in sample.items()}
+        lacking = [name for name, value in sample.items() if not np.isfinite(value).all()]
+        if lacking:
+            raise ValueError(f"{', '.join(lacking)} of the row hold numbers that are not finite")
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value, np.float32)) for name, value in sample.items()}
+        return {"uid": str(row["uid"]), **tensors}
 
 
 def draw(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
