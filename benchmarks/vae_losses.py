@@ -5,8 +5,8 @@
     python benchmarks/vae_losses.py --dataset_name data/mine --vae_config vae.json --output_dir runs/vae-losses \
         --seeds 0 1 --output vae_losses.json -- --max_train_steps 1000 --train_batch_size 8
 
-What follows `--` goes to `training/train_vecset_vae.py`; every run validates on the same held-out shapes, and runs of one
-seed see the same samples in the same order. Seconds are processor time of one thread, of whole steps (forward,
+What follows `--` goes to `training/train_vecset_vae.py`; every run validates on the same held-out shapes, and runs of
+one seed see the same samples in the same order. Seconds are processor time of one thread, of whole steps (forward,
 backward and optimiser) of the same batch, the variants in turn.
 """
 

@@ -17,25 +17,20 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.training_utils import EMAModel
-from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, Dinov2Model
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline
-from diffusers_vilearn.data.latents import METADATA_FILE, LatentSamples, fingerprint
+from diffusers_vilearn.data.latents import METADATA_FILE, fingerprint
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.records import uid_key
+from diffusers_vilearn.files import append_json_line
 from diffusers_vilearn.models import VecSetVAE, ViLearnTransformer3DModel
-from diffusers_vilearn.training_utils import (
-    add_common_arguments,
-    append_json_line,
-    batches_of,
-    collate_rows,
-    make_loader,
-    make_optimizer,
-    resume_from,
-    save_checkpoint,
-    start_accelerator,
-)
+from diffusers_vilearn.training.arguments import add_common_arguments, parse_arguments
+from diffusers_vilearn.training.checkpoints import save_models_by_name
+from diffusers_vilearn.training.loop import TrainingLoop
+from diffusers_vilearn.training.run import make_optimizer, start_accelerator
+from diffusers_vilearn.training.samples import LatentSamples, SampleOptions
+from diffusers_vilearn.training.stream import count_steps, whole_batches
 
 
 def parse_args():
@@ -64,7 +59,7 @@ def parse_args():
         help="Share of the training objects kept for the validation loss.",
     )
     parser.add_argument("--validation_steps", type=int, default=1000)
-    return parser.parse_args()
+    return parse_arguments(parser)
 
 
 def check_latents(dataset_name: str, table: str, vae, image_encoder) -> dict:
@@ -105,8 +100,7 @@ def flow_matching_loss(transformer, vae, batch, shift: float):
 def validate(transformer, vae, samples: LatentSamples, batch_size: int, shift: float, accelerator) -> float:
     """Mean flow-matching loss over the validation rows, always at the same noise. A diagnostic, not a quality."""
     losses = []
-    for indices in batches_of(len(samples), batch_size):
-        batch = collate_rows(samples, indices, accelerator.device)
+    for batch in whole_batches(samples, batch_size, accelerator.device):
         with accelerator.autocast():
             losses.append(flow_matching_loss(transformer, vae, batch, shift))
     return torch.cat(losses).mean().item()
@@ -123,8 +117,15 @@ def main(args):
         load_table(args.dataset_name, args.latents, split="train"), args.validation_fraction
     )
     options = dict(logit_mean=args.logit_mean, logit_std=args.logit_std)
-    train_samples = LatentSamples(latents, condition_dropout=args.condition_dropout, seed=args.seed, **options)
-    validation_samples = LatentSamples(validation_latents, condition_dropout=0.0, seed=0, **options)
+    num_tokens = metadata["num_tokens"]
+    train_samples = LatentSamples(
+        latents,
+        num_tokens,
+        SampleOptions(condition_dropout=args.condition_dropout, seed=args.seed, **options),
+    )
+    validation_samples = LatentSamples(
+        validation_latents, num_tokens, SampleOptions(condition_dropout=0.0, seed=0, **options)
+    )
     visible_fraction = float(np.mean([len(row) for row in latents["visible_tokens"]]) / metadata["num_tokens"])
 
     config = json.loads(Path(args.transformer_config).read_text())
@@ -139,9 +140,11 @@ def main(args):
     )
     if args.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
-    optimizer, lr_scheduler = make_optimizer(args, transformer.parameters(), accelerator)
+    max_train_steps = count_steps(args, len(train_samples), accelerator)
+    optimizer, lr_scheduler = make_optimizer(args, transformer.parameters(), accelerator, max_train_steps)
     transformer, optimizer, lr_scheduler = accelerator.prepare(transformer, optimizer, lr_scheduler)
     vae.to(accelerator.device)
+    ema = None
     if args.use_ema:
         ema = EMAModel(
             transformer.parameters(),
@@ -150,56 +153,39 @@ def main(args):
             model_config=accelerator.unwrap_model(transformer).config,
         )
         ema.to(accelerator.device)
-        accelerator.register_for_checkpointing(ema)
+    save_models_by_name(accelerator, {ViLearnTransformer3DModel: "transformer"}, ema)
     if accelerator.log_with:
         accelerator.init_trackers("train_vilearn", config=vars(args))
-    step = first_step = resume_from(accelerator, args.output_dir, args.resume_from_checkpoint)
+    loop = TrainingLoop(args, accelerator, [transformer], optimizer, lr_scheduler, max_train_steps)
+    loop.resume()
 
-    loader = make_loader(args, train_samples, first_step, accelerator)
-    progress = tqdm(
-        total=args.max_train_steps, initial=step, desc="Steps", disable=not accelerator.is_local_main_process
-    )
-    running = []
+    def loss_of(batch):
+        loss = flow_matching_loss(transformer, vae, batch, args.timestep_shift).mean()
+        return loss, {"loss": loss}
+
     transformer.train()
-    for batch in loader:
-        with accelerator.accumulate(transformer):
-            with accelerator.autocast():
-                loss = flow_matching_loss(transformer, vae, batch, args.timestep_shift).mean()
-            if not torch.isfinite(loss):
-                raise RuntimeError(f"The loss is {loss.item()} at step {step}; the last checkpoint is intact.")
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(transformer.parameters(), args.max_grad_norm)
-            optimizer.step()
-            lr_scheduler.step()
-            optimizer.zero_grad(set_to_none=True)
-        running.append(loss.detach())
-        if not accelerator.sync_gradients:
-            continue
-        step += 1
-        if args.use_ema:
-            ema.step(transformer.parameters())
-        progress.update(1)
-        if step % 50 == 0:
-            mean_loss = torch.stack(running).mean().item()
-            running.clear()
-            progress.set_postfix(loss=f"{mean_loss:.4f}")
-            accelerator.log({"train/loss": mean_loss, "train/lr": lr_scheduler.get_last_lr()[0]}, step=step)
-            append_json_line(output_dir / "train_log.jsonl", {"step": step, "loss": mean_loss})
-        if step % args.checkpointing_steps == 0:
-            save_checkpoint(accelerator, args.output_dir, step, args.checkpoints_total_limit)
-        if step % args.validation_steps == 0 or step == args.max_train_steps:
+    with loop:
+        for step in loop.steps(train_samples, loss_of):
             if args.use_ema:
-                ema.store(transformer.parameters())
-                ema.copy_to(transformer.parameters())
-            model = accelerator.unwrap_model(transformer).eval()
-            result = validate(model, vae, validation_samples, args.train_batch_size, args.timestep_shift, accelerator)
-            model.train()
-            if args.use_ema:
-                ema.restore(transformer.parameters())
-            accelerator.log({"validation/loss": result}, step=step)
-            accelerator.print(f"step {step}: validation loss {result:.4f}")
-            append_json_line(output_dir / "validation_log.jsonl", {"step": step, "loss": result})
+                ema.step(transformer.parameters())
+            if step % args.validation_steps == 0 or step == max_train_steps:
+                if args.use_ema:
+                    ema.store(transformer.parameters())
+                    ema.copy_to(transformer.parameters())
+                model = accelerator.unwrap_model(transformer).eval()
+                result = validate(
+                    model, vae, validation_samples, args.train_batch_size, args.timestep_shift, accelerator
+                )
+                model.train()
+                if args.use_ema:
+                    ema.restore(transformer.parameters())
+                accelerator.log({"validation/loss": result}, step=step)
+                accelerator.print(f"step {step}: validation loss {result:.4f}")
+                if accelerator.is_main_process:
+                    append_json_line(output_dir / "validation_log.jsonl", {"step": step, "loss": result})
+    if loop.interrupted:
+        accelerator.end_training()
+        return
 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

@@ -1,6 +1,6 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Shapes and views -> latents, visible tokens and image tokens; and those -> training samples."""
+"""Shapes and views -> latents, visible tokens and image tokens."""
 
 import hashlib
 import json
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from PIL import ImageOps
 from scipy.spatial import cKDTree
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, Dinov2Model
 
@@ -208,46 +207,3 @@ def encode_dataset(encoder: LatentEncoder, dataset: Path, table: str, *, splits:
 
 def _read_shard(dataset: Path, table: str, shard: str) -> datasets.Dataset:
     return datasets.load_dataset("parquet", data_files=str(shard_path(dataset, table, shard)), split="train")
-
-
-class LatentSamples(Dataset):
-    """Training samples of the transformer; indexed by `(epoch, index)`, the same for the same seed and key.
-
-    All randomness of a sample (posterior, noise, timestep, dropped condition) is drawn here from the sample's own
-    generator, so that runs which differ only in the model see the same data and the same noise.
-
-    Args:
-        latents (`datasets.Dataset`): rows of `latent_features`.
-        condition_dropout (`float`): probability that the image tokens are zeroed (classifier-free guidance).
-        logit_mean, logit_std (`float`): of the logit-normal timestep density.
-        seed (`int`): of all randomness.
-    """
-
-    def __init__(self, latents, *, condition_dropout, logit_mean, logit_std, seed):
-        self.latents = latents.with_format("numpy", ["moments", "visible_tokens", "image_embeds"])
-        self.condition_dropout = condition_dropout
-        self.logit_mean = logit_mean
-        self.logit_std = logit_std
-        self.seed = seed
-
-    def __len__(self):
-        return len(self.latents)
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
-        epoch, index = key
-        rng = np.random.default_rng((self.seed, epoch, index))
-        row = self.latents[index]
-        mean, logvar = np.split(row["moments"], 2, axis=-1)
-        latents = mean + np.exp(logvar / 2) * rng.standard_normal(mean.shape)
-        noise = rng.standard_normal(mean.shape)
-        density = 1 / (1 + np.exp(-(self.logit_mean + self.logit_std * rng.standard_normal())))
-        dropped = rng.random() < self.condition_dropout
-        visible = np.zeros(len(mean), bool)
-        visible[row["visible_tokens"].astype(int)] = True
-        return {
-            "latents": torch.from_numpy(latents.astype(np.float32)),
-            "noise": torch.from_numpy(noise.astype(np.float32)),
-            "density": torch.tensor(density, dtype=torch.float32),
-            "visible_mask": torch.from_numpy(visible),
-            "image_embeds": torch.from_numpy(row["image_embeds"].astype(np.float32) * (not dropped)),
-        }
