@@ -14,13 +14,16 @@ from pathlib import Path
 
 import datasets
 from diffusers.training_utils import EMAModel
+from huggingface_hub import HfApi
 from torch import nn
 from transformers import AutoImageProcessor, Dinov2Model
 
 from diffusers_vilearn.data.alignment_views import QUERIES, AlignmentViews
+from diffusers_vilearn.data.clouds import takes_sharp_points
 from diffusers_vilearn.data.field_samples import FieldSamples
 from diffusers_vilearn.data.loading import load_table
-from diffusers_vilearn.files import append_json_line
+from diffusers_vilearn.files import append_json_line, read_json_lines
+from diffusers_vilearn.hub import write_model_card
 from diffusers_vilearn.losses import HybridLoss, LossWeights
 from diffusers_vilearn.models import VecSetVAE
 from diffusers_vilearn.models.visibility_adaptor import VisibilityAdaptor
@@ -37,6 +40,7 @@ from diffusers_vilearn.training.vae import (
     validate,
 )
 
+CARD = Path(__file__).parents[1] / "model_cards" / "vecset_vae.md"
 TERMS = {
     "l1": "absolute error of the field",
     "l2": "squared error of the field",
@@ -141,9 +145,50 @@ def load_samples(args, vae_config, weights: LossWeights) -> tuple[FieldSamples, 
     )
 
 
+def make_heads(args, weights: LossWeights, vae_config, image_encoder: Dinov2Model | None) -> dict[str, nn.Module]:
+    """The modules that serve the loss only, by their names in `HybridLoss`."""
+    heads = {}
+    if weights.anchor:
+        heads["anchor_head"] = nn.Linear(vae_config.decoder_width, 3)
+    if weights.alignment:
+        heads["adaptor"] = VisibilityAdaptor(
+            vae_config.decoder_width,
+            image_encoder.config.hidden_size,
+            num_layers=args.alignment_layers,
+            heads=vae_config.decoder_heads,
+            queries=args.alignment_queries,
+        )
+    return heads
+
+
+def write_card(args, folder: Path, vae: VecSetVAE, num_shapes: int, num_tokens: list[int], steps: int) -> None:
+    """The card of the result, with its last validation."""
+    write_model_card(
+        folder,
+        CARD,
+        name=args.hub_model_id or Path(args.output_dir).name,
+        config=vae.config,
+        parameters=f"{vae.num_parameters() / 1e6:.1f}M",
+        num_tokens=num_tokens,
+        takes_sharp_points=takes_sharp_points(vae.config),
+        dataset=Path(args.dataset_name).name if Path(args.dataset_name).is_dir() else args.dataset_name,
+        num_shapes=num_shapes,
+        num_validation_shapes=args.num_validation_shapes,
+        max_train_steps=steps,
+        pretrained=args.pretrained_model_name_or_path,
+        ema=args.use_ema,
+        weights={name: getattr(args, f"{name}_weight") for name in TERMS},
+        validation=read_json_lines(Path(args.output_dir) / "validation_log.jsonl")[-1],
+    )
+
+
 def main(args):
     accelerator = start_accelerator(args)
     output_dir = Path(args.output_dir)
+    hub = HfApi(token=args.hub_token)
+    if args.push_to_hub and accelerator.is_main_process:
+        # Before the first step: a wrong token or name should not cost a run.
+        repo_id = hub.create_repo(args.hub_model_id or output_dir.name, exist_ok=True).repo_id
     weights = LossWeights(**{name: getattr(args, f"{name}_weight") for name in TERMS})
 
     vae = load_vae(args)
@@ -157,19 +202,11 @@ def main(args):
         # Not the geometry head: what is compiled cannot be differentiated twice.
         vae.compile_repeated_blocks(fullgraph=True)
 
-    heads, image_encoder = {}, None
-    if weights.anchor:
-        heads["anchor_head"] = nn.Linear(config.decoder_width, 3)
+    image_encoder = None
     if weights.alignment:
         image_encoder = Dinov2Model.from_pretrained(args.image_encoder, cache_dir=args.cache_dir).eval()
         image_encoder.requires_grad_(False).to(accelerator.device)
-        heads["adaptor"] = VisibilityAdaptor(
-            config.decoder_width,
-            image_encoder.config.hidden_size,
-            num_layers=args.alignment_layers,
-            heads=config.decoder_heads,
-            queries=args.alignment_queries,
-        )
+    heads = make_heads(args, weights, config, image_encoder)
     parameters = [parameter for model in (vae, *heads.values()) for parameter in model.parameters()]
     max_train_steps = count_steps(args, len(train_samples), accelerator)
     optimizer, lr_scheduler = make_optimizer(args, parameters, accelerator, max_train_steps)
@@ -231,6 +268,9 @@ def main(args):
         mean, std = measure_latents(model, train_samples, args.train_batch_size)
         model.register_to_config(shift_factor=mean, scaling_factor=[1 / value for value in std])
         model.save_pretrained(output_dir / "vae")
+        write_card(args, output_dir / "vae", model, len(train_samples), num_tokens, max_train_steps)
+        if args.push_to_hub:
+            hub.upload_folder(repo_id=repo_id, folder_path=output_dir / "vae", commit_message="End of training")
     accelerator.end_training()
 
 
