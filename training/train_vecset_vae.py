@@ -30,7 +30,8 @@ from diffusers_vilearn.models.visibility_adaptor import VisibilityAdaptor
 from diffusers_vilearn.training.arguments import add_common_arguments, parse_arguments
 from diffusers_vilearn.training.checkpoints import save_models_by_name
 from diffusers_vilearn.training.loop import TrainingLoop
-from diffusers_vilearn.training.run import make_optimizer, start_accelerator
+from diffusers_vilearn.training.publishing import repository_of
+from diffusers_vilearn.training.run import make_optimizer, start_accelerator, start_trackers
 from diffusers_vilearn.training.stream import count_steps
 from diffusers_vilearn.training.vae import (
     alignment_features,
@@ -112,7 +113,7 @@ def load_vae(args) -> VecSetVAE:
 
 def load_samples(args, vae_config, weights: LossWeights) -> tuple[FieldSamples, FieldSamples]:
     """Samples to train on and samples to validate on, of different shapes."""
-    shapes = load_table(args.dataset_name, "shapes", split="train")
+    shapes = load_table(args.dataset_name, "shapes", split="train", cache_dir=args.cache_dir)
     held = args.num_validation_shapes
     if not 0 < held < len(shapes):
         raise ValueError(
@@ -122,7 +123,7 @@ def load_samples(args, vae_config, weights: LossWeights) -> tuple[FieldSamples, 
     views = None
     if weights.alignment:
         views = AlignmentViews(
-            load_table(args.dataset_name, "views", split="train"),
+            load_table(args.dataset_name, "views", split="train", cache_dir=args.cache_dir),
             AutoImageProcessor.from_pretrained(args.image_encoder, cache_dir=args.cache_dir),
             num_queries=args.num_alignment_queries,
             queries=args.alignment_queries,
@@ -166,7 +167,7 @@ def write_card(args, folder: Path, vae: VecSetVAE, num_shapes: int, num_tokens: 
     write_model_card(
         folder,
         CARD,
-        name=args.hub_model_id or Path(args.output_dir).name,
+        name=repository_of(args),
         config=vae.config,
         parameters=f"{vae.num_parameters() / 1e6:.1f}M",
         num_tokens=num_tokens,
@@ -187,8 +188,8 @@ def main(args):
     output_dir = Path(args.output_dir)
     hub = HfApi(token=args.hub_token)
     if args.push_to_hub and accelerator.is_main_process:
-        # Before the first step: a wrong token or name should not cost a run.
-        repo_id = hub.create_repo(args.hub_model_id or output_dir.name, exist_ok=True).repo_id
+        # Before the first step: a wrong name or token should not cost a run.
+        repo_id = hub.create_repo(repository_of(args), exist_ok=True).repo_id
     weights = LossWeights(**{name: getattr(args, f"{name}_weight") for name in TERMS})
 
     vae = load_vae(args)
@@ -217,8 +218,7 @@ def main(args):
         ema = EMAModel(vae.parameters(), decay=args.ema_decay, model_cls=VecSetVAE, model_config=config)
         ema.to(accelerator.device)
     save_models_by_name(accelerator, {VecSetVAE: "vae"}, ema)
-    if accelerator.log_with:
-        accelerator.init_trackers("train_vecset_vae", config=vars(args))
+    start_trackers(accelerator, "train_vecset_vae", args)
     loop = TrainingLoop(args, accelerator, [vae, *heads.values()], optimizer, lr_scheduler, max_train_steps)
     loop.resume()
     hybrid_loss = HybridLoss(vae, weights, config.truncation, **heads)

@@ -4,7 +4,6 @@
 
 import json
 import resource
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -147,7 +146,7 @@ def test_a_run_asked_to_end_checkpoints_and_exits_with_0(work, whole, tmp_path, 
 
 
 def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(work, whole, tmp_path):
-    script, folder = whole
+    script, _ = whole
     output_dir = tmp_path / "run"
     process = start(script, work, output_dir, 1000)
     wait_for(lambda: list_checkpoints(output_dir), process)
@@ -158,7 +157,22 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(work, whole, t
     assert f"The last whole checkpoint is {checkpoints[-1]}" in process.output
     assert "could not be written" in process.output and "GiB are free" in process.output
     assert not list(output_dir.glob(".partial-*"))
-    step = checkpoints[-1].name
-    if (folder / step).exists():
-        assert_same_weights(checkpoints[-1] / RESULT[script], folder / step / RESULT[script])
-    shutil.rmtree(output_dir)
+    step = int(checkpoints[-1].name.rpartition("-")[2])
+    finish(script, work, output_dir, step, "--resume_from_checkpoint", "latest")
+    # The result is the average of the weights where there is one.
+    result = "transformer_ema" if script == "train_vilearn.py" else "vae"
+    assert_same_weights(checkpoints[-1] / result, output_dir / RESULT[script])
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_step_rows_and_checkpoint(work, whole, tmp_path):
+    script, _ = whole
+    output_dir = tmp_path / "run"
+    steep = ("--learning_rate", 1e30, "--checkpointing_steps", 1, "--adam_epsilon", 1e-30)
+    process = start(script, work, output_dir, 1000, *steep)
+    assert process.wait() != 0
+    last = list_checkpoints(output_dir)[-1]
+    step = int(last.name.rpartition("-")[2]) + 1
+    message = process.output[process.output.index("TrainingStopped") :]
+    assert f"not finite at step {step} " in message and f"The last good checkpoint is {last}" in message
+    assert "Its rows: train/" in message
+    assert all(value.isfinite().all() for value in weights(last / RESULT[script]).values())

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..geometry.cameras import Camera
 from .frames import transform_points
-from .images import condition_square, prepare_condition_image
+from .images import condition_square
+from .latents import preprocess_images
 
 QUERIES = ("points", "rays")
 
@@ -64,13 +65,11 @@ class AlignmentViews:
         points = visible[rng.integers(len(visible), size=self.num_queries)].astype(np.float64)
         left, top, side = condition_square(image)
         pixels, _ = camera.project(points, (image.height, image.width))
-        square = prepare_condition_image(image, self.image_processor.crop_size["height"])
-        values = self.image_processor(square, do_resize=False, do_center_crop=False, return_tensors="np").pixel_values
         queries = transform_points(similarity, points)
         if self.queries == "rays":
             queries = plucker_rays(queries, directions_to(camera, points) @ similarity[:3, :3].T)
         return {
-            "pixel_values": values[0],
+            "pixel_values": preprocess_images(self.image_processor, [image])[0].numpy(),
             "alignment_queries": queries,
             "alignment_positions": 2 * (pixels - (left, top)) / side - 1,
         }

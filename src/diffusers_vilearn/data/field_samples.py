@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from .alignment_views import AlignmentViews
-from .clouds import encoder_clouds
+from .clouds import sharp_cloud, surface_cloud, takes_sharp_points
 from .frames import FRAMES, object_to_frame, scale_of, transform_cloud, transform_points
 
 
@@ -78,17 +78,18 @@ class FieldSamples(Dataset):
             view = self.views.draw(row["uid"], extras_rng)
             azimuth = view["azimuth"]
         similarity = object_to_frame(config.frame, row["surface"][:, :3], azimuth)
-        points, sharp_points = encoder_clouds(
-            config, similarity, row["surface"], row["sharp_edges"], self.num_points, self.num_sharp_points, rng
-        )
+        flagged = config.sharp_flag
+        sample = {"points": surface_cloud(similarity, row["surface"], self.num_points, rng, flagged=flagged)}
+        if takes_sharp_points(config):
+            sample["sharp_points"] = sharp_cloud(
+                similarity, row["sharp_edges"], row["surface"], self.num_sharp_points, rng, flagged=flagged
+            )
         near = draw(row["field_near"], self.num_queries // 2, rng)
         volume = draw(row["field_volume"], self.num_queries - len(near), rng)
         near = move_field(similarity, near)
         volume = cover_cube(similarity, row["field_box"], move_field(similarity, volume), config.bounds, rng)
         samples = np.concatenate([near, volume])
-        sample = {"points": points, "xyz": samples[:, :3], "field": (samples[:, 3:] / config.truncation).clip(-1, 1)}
-        if sharp_points is not None:
-            sample["sharp_points"] = sharp_points
+        sample |= {"xyz": samples[:, :3], "field": (samples[:, 3:] / config.truncation).clip(-1, 1)}
         if self.num_normals:
             surface = transform_cloud(similarity, draw(row["surface"], self.num_normals, extras_rng))
             sample["surface_xyz"], sample["surface_normals"] = np.split(surface, 2, axis=1)

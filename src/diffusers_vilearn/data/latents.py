@@ -17,7 +17,7 @@ from transformers import AutoImageProcessor, Dinov2Model
 from ..models import VecSetVAE
 from ..models.autoencoder_vecset import DiagonalGaussianDistribution
 from ..visibility import group_visible_tokens
-from .clouds import encoder_clouds
+from .clouds import sharp_cloud, surface_cloud, takes_sharp_points
 from .features import latent_features
 from .frames import object_to_frame, transform_points
 from .images import patch_tokens, prepare_condition_image
@@ -37,6 +37,57 @@ def fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+class ViewPreparation:
+    """A view and its object -> what one VAE encodes: clouds and visible points in the frame of the latents.
+
+    Args:
+        vae_config: of the `VecSetVAE`; its `frame` decides the frame of the latents.
+        num_points (`int`): points of each cloud given to the encoder: the surface, and for a VAE that takes them the
+            sharp edges (surface points in their place where an object has none).
+    """
+
+    def __init__(self, vae_config, num_points: int = 4096):
+        self.frame, self.sharp_flag, self.num_points = vae_config.frame, vae_config.sharp_flag, num_points
+
+    def __call__(
+        self,
+        view: dict,
+        surface: np.ndarray,
+        sharp_edges: np.ndarray,
+        rng: np.random.Generator,
+        mirrored: bool = False,
+    ) -> dict[str, np.ndarray]:
+        """
+        Args:
+            view (`dict`): row of `VIEW_FEATURES`.
+            surface, sharp_edges (`np.ndarray`): of the object, (n, 6) and (m, 6).
+            rng (`np.random.Generator`): picks the points.
+            mirrored (`bool`): reflect the object left to right, as the camera sees it.
+
+        Returns:
+            `dict`: `frame` (4, 4), object frame -> frame of the latents; `points` and `sharp_points` (`num_points` at
+            most, point channels); `visible_points` (k, 3).
+        """
+        similarity = object_to_frame(self.frame, surface[:, :3], view["azimuth"])
+        if mirrored:
+            similarity = MIRROR @ similarity
+        return {
+            "frame": similarity,
+            "points": surface_cloud(similarity, surface, self.num_points, rng, flagged=self.sharp_flag),
+            "sharp_points": sharp_cloud(
+                similarity, sharp_edges, surface, self.num_points, rng, flagged=self.sharp_flag
+            ),
+            "visible_points": transform_points(similarity, np.asarray(view["visible_points"], np.float32)),
+        }
+
+
+def preprocess_images(image_processor, images) -> torch.Tensor:
+    """Pixel values (images, 3, size, size) of RGBA images, the object at its share of a white square."""
+    size = image_processor.crop_size["height"]
+    squares = [prepare_condition_image(image, size) for image in images]
+    return image_processor(squares, do_resize=False, do_center_crop=False, return_tensors="pt").pixel_values
+
+
 class LatentEncoder:
     """Encodes the views of a prepared dataset with one VAE and one image encoder.
 
@@ -46,8 +97,7 @@ class LatentEncoder:
         image_processor: of the image encoder; its crop size is the size of the condition image.
         num_tokens (`int`, *optional*): latent tokens a shape; default `vae.config.num_tokens`.
         min_votes (`int` or `"balanced"`): see `group_visible_tokens`.
-        num_points (`int`): points of each cloud given to the encoder: the surface, and for a VAE that takes them the
-            sharp edges (surface points in their place where an object has none).
+        num_points (`int`): see `ViewPreparation`.
         mirror (`bool`): also make a mirror image of every view; needs the view frame, where left is the image's left.
     """
 
@@ -69,7 +119,7 @@ class LatentEncoder:
         self.image_processor = image_processor
         self.num_tokens = num_tokens or vae.config.num_tokens
         self.min_votes = min_votes
-        self.num_points = num_points
+        self.prepare_view = ViewPreparation(vae.config, num_points)
 
     @classmethod
     def from_pretrained(cls, vae: str, image_encoder: str, *, device, **options) -> "LatentEncoder":
@@ -132,30 +182,15 @@ class LatentEncoder:
             clouds: uid -> surface and sharp-edge points of the object, (n, 6) and (m, 6).
             mirrored (`bool`): reflect the object and its image left to right, as the camera sees it.
         """
-        device = self.vae.device
-        similarities, points, sharp_points, visible = [], [], [], []
+        prepared = []
         for view in views:
-            surface, sharp_edges = clouds[view["uid"]]
-            similarity = object_to_frame(self.vae.config.frame, surface[:, :3], view["azimuth"])
-            if mirrored:
-                similarity = MIRROR @ similarity
             rng = object_rng(view["uid"], f"latents/{view['view']}")
-            similarities.append(similarity)
-            cloud, sharp_cloud = encoder_clouds(
-                self.vae.config, similarity, surface, sharp_edges, self.num_points, self.num_points, rng
-            )
-            points.append(torch.from_numpy(cloud))
-            if sharp_cloud is not None:
-                sharp_points.append(torch.from_numpy(sharp_cloud))
-            visible.append(transform_points(similarity, np.asarray(view["visible_points"], np.float32)))
-        moments, anchors = self.vae.encode_with_anchors(
-            torch.stack(points).to(device),
-            torch.stack(sharp_points).to(device) if sharp_points else None,
-            num_tokens=self.num_tokens,
+            prepared.append(self.prepare_view(view, *clouds[view["uid"]], rng, mirrored))
+        points, sharp_points = (
+            torch.from_numpy(np.stack([inputs[name] for inputs in prepared])) for name in ("points", "sharp_points")
         )
-        posterior = DiagonalGaussianDistribution(moments)
-        queries = [torch.from_numpy(cloud).to(device) for cloud in visible]
-        masks = group_visible_tokens(self.vae, posterior.mode(), queries, min_votes=self.min_votes)
+        visible = [inputs["visible_points"] for inputs in prepared]
+        posterior, masks, anchors = self.encode_clouds(points, sharp_points, visible)
         moments = torch.cat([posterior.mean, posterior.logvar], dim=-1).cpu().numpy().astype(np.float16)
         masks, anchors = masks.cpu().numpy(), anchors.float().cpu().numpy()
         images = [ImageOps.mirror(view["image"]) if mirrored else view["image"] for view in views]
@@ -165,7 +200,7 @@ class LatentEncoder:
                 "uid": view["uid"],
                 "view": view["view"],
                 "mirrored": mirrored,
-                "frame": similarities[i].astype(np.float32),
+                "frame": prepared[i]["frame"].astype(np.float32),
                 "moments": moments[i],
                 "visible_tokens": np.flatnonzero(masks[i]).tolist(),
                 "visible_share": float(masks[i].mean()),
@@ -175,12 +210,33 @@ class LatentEncoder:
             for i, view in enumerate(views)
         ]
 
+    @torch.no_grad()
+    def encode_clouds(
+        self, points: torch.Tensor, sharp_points: torch.Tensor, visible_points: list[np.ndarray]
+    ) -> tuple[DiagonalGaussianDistribution, torch.Tensor, torch.Tensor]:
+        """Posterior of the latents, visible tokens (batch, tokens) bool, and the tokens' surface points.
+
+        Args:
+            points, sharp_points (`torch.Tensor`): (batch, points, point channels).
+            visible_points (`list[np.ndarray]`): (k_i, 3) of each sample.
+        """
+        device = self.vae.device
+        moments, anchors = self.vae.encode_with_anchors(
+            points.to(device),
+            sharp_points.to(device) if takes_sharp_points(self.vae.config) else None,
+            num_tokens=self.num_tokens,
+        )
+        posterior = DiagonalGaussianDistribution(moments)
+        queries = [torch.from_numpy(cloud).to(device) for cloud in visible_points]
+        return posterior, group_visible_tokens(self.vae, posterior.mode(), queries, self.min_votes), anchors
+
     def encode_images(self, images) -> torch.Tensor:
         """Patch tokens (images, patches, channels) of RGBA images."""
-        size = self.image_processor.crop_size["height"]
-        squares = [prepare_condition_image(image, size) for image in images]
-        pixels = self.image_processor(squares, do_resize=False, do_center_crop=False, return_tensors="pt").pixel_values
-        return patch_tokens(self.image_encoder, pixels.to(self.image_encoder.device))
+        return self.encode_pixels(preprocess_images(self.image_processor, images))
+
+    def encode_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Patch tokens (images, patches, channels) of preprocessed images."""
+        return patch_tokens(self.image_encoder, pixel_values.to(self.image_encoder.device))
 
 
 def anchors_in_view(anchors: np.ndarray, visible_points: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, learning_rate: float) 
 
     steps = parser.add_argument_group("steps")
     steps.add_argument("--train_batch_size", type=int, default=16, help="Samples per device and forward pass.")
-    steps.add_argument("--num_train_epochs", type=int, default=1, help="Used where --max_train_steps is not given.")
+    steps.add_argument("--num_train_epochs", type=int, help="Used where --max_train_steps is not given.")
     steps.add_argument("--max_train_steps", type=int, help="Optimiser steps in all.")
     steps.add_argument("--gradient_accumulation_steps", type=int, default=1)
     steps.add_argument("--gradient_checkpointing", action="store_true")
@@ -130,6 +130,6 @@ def _check_common(args: argparse.Namespace) -> None:
     for name in ("train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps"):
         if getattr(args, name) < 1:
             raise ValueError(f"`--{name}` is {getattr(args, name)}; it must be at least 1.")
-    limit = args.checkpoints_total_limit
-    if limit is not None and limit < 1:
-        raise ValueError(f"`--checkpoints_total_limit` is {limit}; it must be at least 1.")
+    for name in ("max_train_steps", "num_train_epochs", "checkpoints_total_limit"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ValueError(f"`--{name}` is {getattr(args, name)}; it must be at least 1.")

@@ -17,8 +17,10 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from diffusers import ModelMixin
 from diffusers.training_utils import EMAModel
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
 from ..files import sync_folder
+from ..pipelines.pipeline_vilearn import ViLearnImageTo3DPipeline
 
 PROGRESS_FILE = "progress.json"
 _PARTIAL, _OUTDATED, _REPLACED = ".partial-", ".outdated-", ".replaced-"
@@ -199,3 +201,34 @@ def save_models_by_name(
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)
+
+
+def save_lora_by_name(accelerator: Accelerator) -> None:
+    """Let checkpoints hold the LoRA layers of the transformer as `load_lora_weights` loads them, and nothing else of
+    it, and resume from these."""
+
+    def save(models: list, weights: list, folder: str) -> None:
+        for index in reversed(range(len(models))):
+            if accelerator.is_main_process:
+                save_lora(accelerator.unwrap_model(models[index]), folder)
+            if weights:
+                weights.pop(index)
+
+    def load(models: list, folder: str) -> None:
+        while models:
+            state = ViLearnImageTo3DPipeline.lora_state_dict(folder)
+            prefix = f"{ViLearnImageTo3DPipeline.transformer_name}."
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+            set_peft_model_state_dict(accelerator.unwrap_model(models.pop()), state, adapter_name="default")
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(load)
+
+
+def save_lora(transformer: ModelMixin, folder: str | Path) -> None:
+    """Write the LoRA layers of a transformer as `pytorch_lora_weights.safetensors`."""
+    ViLearnImageTo3DPipeline.save_lora_weights(
+        folder,
+        transformer_lora_layers=get_peft_model_state_dict(transformer),
+        transformer_lora_adapter_metadata=transformer.peft_config["default"].to_dict(),
+    )

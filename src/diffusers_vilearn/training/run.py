@@ -66,6 +66,15 @@ def make_optimizer(args: argparse.Namespace, parameters, accelerator: Accelerato
     return optimizer, lr_scheduler
 
 
+def start_trackers(accelerator: Accelerator, name: str, args: argparse.Namespace) -> None:
+    """Start what `--report_to` names; it learns all arguments but the token of the Hub."""
+    if accelerator.log_with:
+        values = {key: value for key, value in vars(args).items() if key != "hub_token" and value is not None}
+        simple = (bool, int, float, str)
+        config = {key: value if isinstance(value, simple) else str(value) for key, value in values.items()}
+        accelerator.init_trackers(name, config=config)
+
+
 class Interruption:
     """SIGTERM (preemption) and SIGINT as a request to end the run after the step at hand; twice is at once.
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of a latents table -> training samples of the transformer, noise and all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,11 @@ class SampleOptions:
     logit_std: float = 1.0
     mode_scale: float = 1.29
     seed: int = 0
+
+
+def without_chance(options: SampleOptions) -> SampleOptions:
+    """The options of validation: nothing dropped, and the same noise in every run."""
+    return replace(options, condition_dropout=0.0, mask_dropout=0.0, seed=0)
 
 
 def sample_key(row: dict) -> int:

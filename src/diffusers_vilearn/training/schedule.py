@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 STAGE_KEYS = {"tokens", "steps", "batch_size", "image_size", "latents"}
 
@@ -53,9 +53,12 @@ class Schedule:
         """The stages that are not over after `step` steps."""
         return (stage for stage in self.stages if stage.stop > step)
 
-    def at(self, step: int) -> Stage:
-        """The stage of step number `step`, counted from 1; the last one after the end."""
-        return next((stage for stage in self.stages if step <= stage.stop), self.last)
+    def ending_at(self, num_steps: int) -> "Schedule":
+        """The schedule that ends after `num_steps` steps, in the middle of a stage if need be."""
+        if num_steps > self.num_steps:
+            raise ValueError(f"`--max_train_steps` is {num_steps}, but the stages have only {self.num_steps} steps.")
+        *before, last = (stage for stage in self.stages if stage.start < num_steps)
+        return Schedule([*before, replace(last, stop=num_steps)])
 
 
 def parse_schedule(
@@ -65,7 +68,6 @@ def parse_schedule(
     image_size: int,
     batch_size: int,
     timestep_shift: float,
-    max_train_steps: int | None = None,
 ) -> Schedule:
     """The schedule that the `stages` of a YAML file describe.
 
@@ -76,11 +78,9 @@ def parse_schedule(
         image_size, batch_size (`int`): of a stage that names none.
         timestep_shift (`float`): of the first stage; it grows with the square root of the number of tokens, so that
             the signal-to-noise ratio of a whole shape stays (the paper's schedule).
-        max_train_steps (`int`, *optional*): ends the schedule early.
 
     Raises:
-        ValueError: a stage lacks a key, has an unknown one or a number out of range; or the schedule is shorter than
-            `max_train_steps`.
+        ValueError: a stage lacks a key, has an unknown one or a number out of range.
     """
     if not isinstance(stages, list) or not stages:
         raise ValueError(f"`stages` must be a list of at least one stage, but is {stages!r}.")
@@ -99,12 +99,7 @@ def parse_schedule(
             )
         )
         start = parsed[-1].stop
-    if max_train_steps is None or max_train_steps == start:
-        return Schedule(parsed)
-    if max_train_steps > start:
-        raise ValueError(f"`--max_train_steps` is {max_train_steps}, but the stages have only {start} steps.")
-    cut = [stage for stage in parsed if stage.start < max_train_steps]
-    return Schedule([*cut[:-1], Stage(**{**vars(cut[-1]), "stop": max_train_steps})])
+    return Schedule(parsed)
 
 
 def _check_stage(stage: dict, number: int) -> None:

@@ -218,6 +218,8 @@ def count_steps(args, num_samples: int, accelerator: Accelerator) -> int:
     """`--max_train_steps`, or as many optimiser steps as `--num_train_epochs` over `num_samples` take."""
     if args.max_train_steps is not None:
         return args.max_train_steps
+    if args.num_train_epochs is None:
+        raise ValueError("Neither `--max_train_steps` nor `--num_train_epochs` says how long to train.")
     per_step = samples_per_step(args, accelerator, args.train_batch_size)
     return math.ceil(args.num_train_epochs * num_samples / per_step)
 
