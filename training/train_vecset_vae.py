@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 import datasets
+from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
 from huggingface_hub import HfApi
 from torch import nn
@@ -35,6 +36,7 @@ from diffusers_vilearn.training.run import make_optimizer, start_accelerator, st
 from diffusers_vilearn.training.stream import count_steps
 from diffusers_vilearn.training.vae import (
     alignment_features,
+    check_margin,
     check_num_tokens,
     draw_num_tokens,
     measure_latents,
@@ -120,6 +122,7 @@ def load_samples(args, vae_config, weights: LossWeights) -> tuple[FieldSamples, 
             f"`--num_validation_shapes` is {held}; it must be above 0 and below {len(shapes)}, the number of shapes in"
             f" {args.dataset_name}."
         )
+    check_margin(shapes, vae_config.truncation)
     views = None
     if weights.alignment:
         views = AlignmentViews(
@@ -220,6 +223,8 @@ def main(args):
     save_models_by_name(accelerator, {VecSetVAE: "vae"}, ema)
     start_trackers(accelerator, "train_vecset_vae", args)
     loop = TrainingLoop(args, accelerator, [vae, *heads.values()], optimizer, lr_scheduler, max_train_steps)
+    # Each process draws its own samples of the posteriors.
+    set_seed(args.seed, device_specific=True)
     loop.resume()
     hybrid_loss = HybridLoss(vae, weights, config.truncation, **heads)
 

@@ -16,9 +16,11 @@ from huggingface_hub import HfApi, RepoUrl
 from processes import TRAINING, ScriptProcess
 from safetensors.torch import load_file
 
+from diffusers_vilearn.data.loading import load_table
+from diffusers_vilearn.data.preparation import PreparationOptions
 from diffusers_vilearn.files import read_json_lines
 from diffusers_vilearn.models import VecSetVAE
-from diffusers_vilearn.training.vae import draw_num_tokens
+from diffusers_vilearn.training.vae import check_margin, draw_num_tokens
 
 SCRIPT = "train_vecset_vae.py"
 TERMS = {"l1", "l2", "normal", "eikonal", "kl", "alignment", "anchor", "anchor_latent"}
@@ -62,7 +64,7 @@ def everything(work: Path) -> list:
         *("--anchor_weight", 0.3, "--anchor_latent_weight", 0.1, "--kl_warmup_steps", 3),
         *("--alignment_weight", 0.5, "--image_encoder", work / "encoder", "--alignment_queries", "rays"),
         *("--alignment_layers", 2, "--num_alignment_queries", 12, "--use_ema", "--ema_decay", 0.5),
-        *("--gradient_checkpointing", "--gradient_accumulation_steps", 2),
+        *("--gradient_checkpointing", "--gradient_accumulation_steps", 2, "--report_to", "tensorboard"),
     ]
 
 
@@ -134,6 +136,13 @@ def test_what_does_not_fit_is_refused_before_the_first_step(work, tmp_path, more
     process = train(work, tmp_path / "run", 2, "--vae_config", work / "vae" / "config.json", *more)
     assert process.status != 0 and message in process.output
     assert not (tmp_path / "run" / "train_log.jsonl").exists()
+
+
+def test_a_dataset_whose_field_ends_too_near_is_refused(work):
+    shapes = load_table(str(work / "data"), "shapes", "train")
+    check_margin(shapes, PreparationOptions.margin)
+    with pytest.raises(ValueError, match=r"margin of about 0\.2\d*, less than the `truncation` of the VAE, 0\.3"):
+        check_margin(shapes, 0.3)
 
 
 def run_here(arguments: list, monkeypatch) -> None:
