@@ -9,21 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import ScriptProcess
+from accelerate.commands.config.config_args import load_config_from_file
+from processes import TRAINING, ScriptProcess
 from test_train_vilearn import SCRIPT, arguments, losses, train, weights
 from torch.utils.data import BatchSampler
 
+from diffusers_vilearn.models import ViLearnTransformer3DModel
 from diffusers_vilearn.training.checkpoints import list_checkpoints
 from diffusers_vilearn.training.stream import BatchesOfRank, GroupedStream, ShuffledStream
 
 
-def train_in_two(work: Path, output_dir: Path, *more, environment: dict[str, str] | None = None) -> str:
+def train_in_two(work: Path, output_dir: Path, *more) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
     common = {
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
-        **{"ACCELERATE_USE_CPU": "true", **(environment or {})},
+        "ACCELERATE_USE_CPU": "true",
     }
     output_dir.mkdir()
     processes = [
@@ -37,7 +39,6 @@ def train_in_two(work: Path, output_dir: Path, *more, environment: dict[str, str
     ]
     codes = [process.wait() for process in processes]
     assert codes == [0, 0], "\n".join(process.output[-2000:] for process in processes)
-    return processes[0].output
 
 
 OPTIONS = ("--max_train_steps", 6, "--learning_rate", 1e-3, "--checkpointing_steps", 3)
@@ -92,3 +93,12 @@ def test_processes_share_row_groups_and_resume_in_the_middle():
     assert sum(length) == sizes.sum() and not groups[0] & groups[1]
     with pytest.raises(ValueError, match="7 row groups, fewer than the 8 processes"):
         GroupedStream(sizes, 0, 0, 8, 0, 1)
+
+
+@pytest.mark.parametrize("path", sorted((TRAINING / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_understands_the_shipped_configurations(path):
+    config = load_config_from_file(str(path))
+    assert config.num_processes == 32 and config.num_machines == 4 and config.mixed_precision == "bf16"
+    if path.stem == "fsdp2":
+        wrapped = config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(",")
+        assert wrapped == ViLearnTransformer3DModel._no_split_modules

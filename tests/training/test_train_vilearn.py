@@ -3,19 +3,22 @@
 """What the transformer's training script promises, on a dataset of four objects."""
 
 import json
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from processes import ScriptProcess
-from safetensors.torch import load_file
+from processes import TRAINING, ScriptProcess
+from safetensors.torch import load_file, save_file
 
 from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline, ViLearnTransformer3DModel
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.shards import to_parquet
+from diffusers_vilearn.training.schedule import parse_schedule
 
 SCRIPT = "train_vilearn.py"
 
@@ -170,8 +173,6 @@ def test_what_does_not_fit_is_refused_before_the_first_step(work, tmp_path):
     assert message in refuse(work, tmp_path / "size", "--resolution", 42)
     shutil.copytree(work / "encoder", tmp_path / "encoder")
     tensors = load_file(tmp_path / "encoder" / "model.safetensors")
-    from safetensors.torch import save_file
-
     name = next(iter(tensors))
     save_file(tensors | {name: tensors[name] + 1}, tmp_path / "encoder" / "model.safetensors", {"format": "pt"})
     assert "another `--image_encoder`" in refuse(work, tmp_path / "image", "--image_encoder", tmp_path / "encoder")
@@ -290,3 +291,22 @@ def test_contradictions_are_refused(work, tmp_path):
     stage = tmp_path / "stage.yaml"
     stage.write_text("stages: [{tokens: 4}]")
     assert "must have `tokens` and `steps`" in refuse(work, tmp_path / "stage", "--config", stage)
+
+
+@pytest.mark.parametrize("name, parameters, stages", [("small", 394.1, 3), ("large", 1130.7, 4)])
+def test_the_shipped_schedules_are_the_papers(name, parameters, stages, monkeypatch):
+    config = yaml.safe_load((TRAINING / "configs" / f"{name}.yaml").read_text())
+    schedule = parse_schedule(
+        config["stages"], table="latents", image_size=256, batch_size=1, timestep_shift=config["timestep_shift"]
+    )
+    assert schedule.num_steps == 110_000 and len(schedule.stages) == stages
+    assert [stage.shift for stage in schedule.stages] == [1, 2, 8**0.5, 4][:stages]
+    with torch.device("meta"):
+        model = ViLearnTransformer3DModel(**config["transformer"])
+    assert model.num_parameters() / 1e6 == pytest.approx(parameters, abs=0.1)
+    # Every other key is an argument of the script.
+    script = runpy.run_path(str(TRAINING / SCRIPT))
+    command = ["--config", str(TRAINING / "configs" / f"{name}.yaml"), "--dataset_name", "d", "--output_dir", "o"]
+    monkeypatch.setattr(sys, "argv", [SCRIPT, *command])
+    args = script["parse_args"]()
+    assert args.learning_rate == 1e-4 and args.use_ema and args.visibility_encoding == "va_rope"
