@@ -81,6 +81,12 @@ class ViewPreparation:
         }
 
 
+def at_image_size(image_processor, image_size: int):
+    """The image processor for condition images of `image_size` pixels."""
+    sizes = {"crop_size": {"height": image_size, "width": image_size}, "size": {"shortest_edge": image_size}}
+    return type(image_processor)(**{**image_processor.to_dict(), **sizes})
+
+
 def preprocess_images(image_processor, images) -> torch.Tensor:
     """Pixel values (images, 3, size, size) of RGBA images, the object at its share of a white square."""
     size = image_processor.crop_size["height"]
@@ -122,12 +128,17 @@ class LatentEncoder:
         self.prepare_view = ViewPreparation(vae.config, num_points)
 
     @classmethod
-    def from_pretrained(cls, vae: str, image_encoder: str, *, device, **options) -> "LatentEncoder":
-        """Load both models from folders or Hub ids."""
+    def from_pretrained(
+        cls, vae: str, image_encoder: str, *, device, image_size: int | None = None, **options
+    ) -> "LatentEncoder":
+        """Load both models from folders or Hub ids; `image_size` is the image processor's by default."""
+        processor = AutoImageProcessor.from_pretrained(image_encoder)
+        if image_size is not None:
+            processor = at_image_size(processor, image_size)
         return cls(
             VecSetVAE.from_pretrained(vae).to(device),
-            Dinov2Model.from_pretrained(image_encoder).to(device),
-            AutoImageProcessor.from_pretrained(image_encoder),
+            Dinov2Model.from_pretrained(image_encoder, dtype=torch.float32).to(device),
+            processor,
             **options,
         )
 

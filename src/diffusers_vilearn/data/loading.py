@@ -27,11 +27,11 @@ def load_table(dataset: str, table: str, split: str, cache_dir: str | None = Non
         raise ValueError(f"The dataset folder {dataset!r} has no files {table}/{split}-*.parquet.")
     try:
         return datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=cache_dir)
-    except datasets.exceptions.DatasetGenerationError as error:
+    except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
         broken = [path for path in files if not _is_readable(path)]
-        raise ValueError(
-            f"Not readable as Parquet: {', '.join(broken) or table}; prepare these files anew."
-        ) from error
+        if not broken:
+            raise
+        raise ValueError(f"Not readable as Parquet: {', '.join(broken)}; prepare these files anew.") from error
 
 
 def _is_readable(path: str) -> bool:

@@ -12,6 +12,7 @@ import yaml
 from peft import LoraConfig
 from transformers import AutoImageProcessor, BaseImageProcessor, Dinov2Model
 
+from ..data.latents import at_image_size
 from ..models import VecSetVAE, ViLearnTransformer3DModel
 
 # Attention and feed-forward layers of both kinds of blocks.
@@ -38,8 +39,7 @@ class FrozenModels:
 
     def image_processor(self, image_size: int) -> BaseImageProcessor:
         """The processor for another size of the condition image."""
-        sizes = {"crop_size": {"height": image_size, "width": image_size}, "size": {"shortest_edge": image_size}}
-        return type(self.processor)(**{**self.processor.to_dict(), **sizes})
+        return at_image_size(self.processor, image_size)
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> "FrozenModels":
