@@ -99,7 +99,7 @@ class TestOutputs:
     def test_shape_without_a_surface(self, run, pipe):
         with torch.no_grad():
             pipe.vae.geometry.proj_out.bias -= 100
-        with pytest.raises(ValueError, match=r"shape 0 of 2 has no mesh: .*no surface"):
+        with pytest.raises(ValueError, match=r"shape 0 has no mesh: .*no surface"):
             run(output_type="trimesh", num_shapes_per_image=2)
 
 

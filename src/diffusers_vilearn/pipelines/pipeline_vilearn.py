@@ -4,6 +4,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ EXAMPLE_DOC_STRING = """
         ```
 """
 
-OUTPUT_TYPES = ("trimesh", "latent", "pt")
+OUTPUT_TYPES = (*stages.SHAPE_OUTPUT_TYPES, "latent")
 
 
 class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
@@ -184,18 +185,15 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
         Returns:
             A list of `trimesh.Trimesh`, or `(batch, resolution + 1, resolution + 1, resolution + 1)`.
         """
-        shapes = []
-        for index, keys_values in enumerate(stages.decode_shapes(self.vae, latents)):
-            with self._labelled_progress_bar("meshing", 0) as progress_bar:
-                try:
-                    shapes.append(
-                        stages.extract_shape(
-                            self.vae, keys_values, resolution, level, chunk_size, output_type, progress_bar
-                        )
-                    )
-                except ValueError as error:
-                    raise ValueError(f"shape {index} of {len(latents)} has no mesh: {error}") from error
-        return torch.stack(shapes) if output_type == "pt" else shapes
+        return stages.extract_shapes(
+            self.vae,
+            stages.decode_shapes(self.vae, latents),
+            resolution,
+            level,
+            chunk_size,
+            output_type,
+            progress_bar=partial(self._labelled_progress_bar, "meshing", 0),
+        )
 
     def _labelled_progress_bar(self, label: str, total: int):
         """The user's progress bar, with `label` where `set_progress_bar_config` gave no other."""

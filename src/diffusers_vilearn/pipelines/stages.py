@@ -4,7 +4,9 @@
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -16,6 +18,8 @@ from ..data.images import patch_tokens
 from ..models.autoencoder_vecset import KeyValue, VecSetVAE
 from ..models.transformer_vilearn import ViLearnTransformer3DModel
 from .image_processor import PipelineImage, ViLearnImageProcessor
+
+SHAPE_OUTPUT_TYPES = ("trimesh", "pt")
 
 
 def calculate_shift(num_tokens: int, base_num_tokens: int = 256, base_shift: float = 1.0) -> float:
@@ -53,6 +57,15 @@ def check_visible_fraction(visible_fraction: float | None) -> None:
     """Raises `ValueError` unless `visible_fraction` lies in [0, 1] or is `None`."""
     if visible_fraction is not None and not 0 <= visible_fraction <= 1:
         raise ValueError(f"`visible_fraction` must lie in [0, 1], but is {visible_fraction!r}.")
+
+
+def check_visible_mask(visible_mask: torch.Tensor, num_shapes: int) -> None:
+    """Raises `ValueError` unless `visible_mask` is (tokens,), (1, tokens) or (num_shapes, tokens)."""
+    if visible_mask.ndim not in (1, 2) or (visible_mask.ndim == 2 and len(visible_mask) not in (1, num_shapes)):
+        raise ValueError(
+            f"`visible_mask` must be (tokens,) or ({num_shapes}, tokens), but its shape is"
+            f" {tuple(visible_mask.shape)}."
+        )
 
 
 def check_steps(num_inference_steps: int, sigmas: list[float] | None) -> None:
@@ -163,32 +176,52 @@ def decode_shapes(vae: VecSetVAE, latents: torch.Tensor) -> Iterator[KeyValue]:
         yield vae.project_key_value(hidden)
 
 
-def extract_shape(
+def extract_shapes(
     vae: VecSetVAE,
-    keys_values: KeyValue,
+    shapes: Iterable[KeyValue],
     resolution: int,
     level: float,
     chunk_size: int,
     output_type: str,
-    progress_bar=None,
+    progress_bar: Callable = nullcontext,
 ):
-    """A `trimesh.Trimesh`, or with `output_type="pt"` the field `(resolution + 1,) * 3`, of one of `decode_shapes`.
+    """Meshes, or fields on a grid, of the shapes of `decode_shapes`.
 
-    `progress_bar` is a tqdm bar whose total grows as the surface is found.
+    Args:
+        vae, shapes: what answers the field.
+        resolution: cells of the grid along each side of the bounds, at least 8.
+        level: the field value of the surface.
+        chunk_size: how many query points the VAE answers at a time.
+        output_type: one of `SHAPE_OUTPUT_TYPES`.
+        progress_bar: makes a tqdm bar for each shape, whose total grows as the surface is found.
+
+    Returns:
+        A list of `trimesh.Trimesh`, or `(shapes, resolution + 1, resolution + 1, resolution + 1)`.
     """
     # trimesh loads a ray caster, which importing the package must not
     from ..geometry.extraction import extract_mesh, field_grid
 
-    def field(xyz: torch.Tensor) -> torch.Tensor:
-        return vae.query(xyz[None], keys_values)[0, :, 0].float()
+    results = []
+    for index, keys_values in enumerate(shapes):
+        field = partial(_field, vae, keys_values)
+        with progress_bar() as bar:
+            common = {
+                "bounds": vae.config.bounds,
+                "resolution": resolution,
+                "chunk_size": chunk_size,
+                "progress": bar,
+                "device": keys_values[0].device,
+            }
+            if output_type == "pt":
+                results.append(field_grid(field, **common))
+                continue
+            try:
+                results.append(extract_mesh(field, level=level, truncation=vae.config.truncation, **common))
+            except ValueError as error:
+                raise ValueError(f"shape {index} has no mesh: {error}") from error
+    return torch.stack(results) if output_type == "pt" else results
 
-    common = {
-        "bounds": vae.config.bounds,
-        "resolution": resolution,
-        "chunk_size": chunk_size,
-        "progress": progress_bar,
-        "device": keys_values[0].device,
-    }
-    if output_type == "pt":
-        return field_grid(field, **common)
-    return extract_mesh(field, level=level, truncation=vae.config.truncation, **common)
+
+def _field(vae: VecSetVAE, keys_values: KeyValue, xyz: torch.Tensor) -> torch.Tensor:
+    """Field of one shape at `(points, 3)`."""
+    return vae.query(xyz[None], keys_values)[0, :, 0].float()
