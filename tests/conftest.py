@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items):
 def components():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        components = build_components()
+        components = build_components(randomized=True)
     pipe = ViLearnImageTo3DPipeline(**components)
     pipe.set_progress_bar_config(disable=True)
     # half of the box inside for one shape, so that all have a surface

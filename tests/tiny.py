@@ -46,19 +46,20 @@ DINOV2 = {
 
 
 def randomize(module: torch.nn.Module) -> torch.nn.Module:
-    """Random weights everywhere: layers that start at zero would hide what flows through them."""
+    """Adds noise to all weights: layers that start at zero would hide what flows through them."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
-    return module.eval()
+    return module
 
 
-def build_components(**transformer_config) -> dict:
-    """Components of a pipeline with random weights drawn from the global generator."""
+def build_components(randomized: bool = False, **transformer_config) -> dict:
+    """Components of a pipeline, from the global generator: as they are initialised, or random throughout."""
+    finish = randomize if randomized else torch.nn.Module.eval
     return {
-        "vae": randomize(VecSetVAE(**VAE)),
-        "transformer": randomize(ViLearnTransformer3DModel(**{**TRANSFORMER, **transformer_config})),
+        "vae": finish(VecSetVAE(**VAE)).eval(),
+        "transformer": finish(ViLearnTransformer3DModel(**{**TRANSFORMER, **transformer_config})).eval(),
         "scheduler": FlowMatchEulerDiscreteScheduler(),
-        "image_encoder": randomize(Dinov2Model(Dinov2Config(**DINOV2))),
+        "image_encoder": finish(Dinov2Model(Dinov2Config(**DINOV2))).eval(),
         "feature_extractor": BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
     }

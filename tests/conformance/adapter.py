@@ -82,6 +82,7 @@ class VAE:
         return {
             "points": randn_tensor((batch_size, 64, 6), generator, device, dtype),
             "xyz": randn_tensor((batch_size, 100, 3), generator, device, dtype),
+            "sample_posterior": False,
         }
 
 
