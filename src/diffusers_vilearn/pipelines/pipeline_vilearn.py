@@ -16,9 +16,24 @@ from ..loaders import ViLearnLoraLoaderMixin
 from ..models.autoencoder_vecset import VecSetVAE
 from ..models.transformer_vilearn import ViLearnTransformer3DModel
 from ..visibility import inference_visible_mask
-from . import stages
 from .image_processor import PipelineImage, ViLearnImageProcessor
 from .pipeline_output import ViLearnPipelineOutput
+from .stages import (
+    SHAPE_OUTPUT_TYPES,
+    check_image_embeds,
+    check_integers,
+    check_noise,
+    check_steps,
+    check_surface,
+    check_visible_fraction,
+    decode_shapes,
+    draw_latents,
+    encode_images,
+    extract_shapes,
+    predict_velocity,
+    scheduler_step_kwargs,
+    set_timesteps,
+)
 
 EXAMPLE_DOC_STRING = """
     Examples:
@@ -34,7 +49,7 @@ EXAMPLE_DOC_STRING = """
         ```
 """
 
-OUTPUT_TYPES = (*stages.SHAPE_OUTPUT_TYPES, "latent")
+OUTPUT_TYPES = (*SHAPE_OUTPUT_TYPES, "latent")
 
 
 class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
@@ -115,12 +130,12 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
                 " without; pass `image_embeds` instead."
             )
         if image_embeds is not None:
-            stages.check_image_embeds(image_embeds, self.transformer.config.joint_attention_dim)
-        stages.check_noise(generator, latents)
-        stages.check_steps(num_inference_steps, sigmas)
-        stages.check_visible_fraction(visible_fraction)
-        stages.check_surface(resolution, level, chunk_size, output_type, OUTPUT_TYPES)
-        stages.check_integers(
+            check_image_embeds(image_embeds, self.transformer.config.joint_attention_dim)
+        check_noise(generator, latents)
+        check_steps(num_inference_steps, sigmas)
+        check_visible_fraction(visible_fraction)
+        check_surface(resolution, level, chunk_size, output_type, OUTPUT_TYPES)
+        check_integers(
             num_tokens=(1 if num_tokens is None else num_tokens, 1), num_shapes_per_image=(num_shapes_per_image, 1)
         )
         if not 0 <= guidance_scale < math.inf:
@@ -146,7 +161,7 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
         Returns:
             `(images * num_shapes_per_image, image tokens, channels)`.
         """
-        image_embeds = stages.encode_images(
+        image_embeds = encode_images(
             image, self.image_processor, self.feature_extractor, self.image_encoder, device or self._execution_device
         )
         return image_embeds.repeat_interleave(num_shapes_per_image, dim=0)
@@ -161,7 +176,7 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
     ) -> torch.Tensor:
         """Gaussian noise `(batch_size, num_tokens, channels)` in float32, or the `latents` given, checked."""
         shape = (batch_size, num_tokens, self.transformer.config.in_channels)
-        return stages.draw_latents(shape, device, generator, latents)
+        return draw_latents(shape, device, generator, latents)
 
     def decode_latents(
         self,
@@ -185,9 +200,9 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
         Returns:
             A list of `trimesh.Trimesh`, or `(batch, resolution + 1, resolution + 1, resolution + 1)`.
         """
-        return stages.extract_shapes(
+        return extract_shapes(
             self.vae,
-            stages.decode_shapes(self.vae, latents),
+            decode_shapes(self.vae, latents),
             resolution,
             level,
             chunk_size,
@@ -346,9 +361,9 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
         visible_mask = inference_visible_mask(num_tokens, visible_fraction, device=device)
 
         # 4. Prepare the timesteps
-        timesteps = stages.set_timesteps(self.scheduler, num_inference_steps, num_tokens, device, sigmas)
+        timesteps = set_timesteps(self.scheduler, num_inference_steps, num_tokens, device, sigmas)
         self._num_timesteps = len(timesteps)
-        step_kwargs = stages.scheduler_step_kwargs(self.scheduler, generator)
+        step_kwargs = scheduler_step_kwargs(self.scheduler, generator)
 
         # 5. Denoise
         with self._labelled_progress_bar("denoising", len(timesteps)) as progress_bar:
@@ -360,7 +375,7 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
                 if self.do_classifier_free_guidance:
                     model_input = torch.cat([latents, latents])
                     condition = torch.cat([torch.zeros_like(image_embeds), image_embeds])
-                velocity = stages.predict_velocity(
+                velocity = predict_velocity(
                     self.transformer, model_input, condition, t, visible_mask, self.attention_kwargs, "guided"
                 )
                 if self.do_classifier_free_guidance:
