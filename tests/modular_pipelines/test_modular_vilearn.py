@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler
+from diffusers import FirstBlockCacheConfig, UniPCMultistepScheduler
 from diffusers.guiders import AdaptiveProjectedGuidance, ClassifierFreeGuidance
 from diffusers.modular_pipelines import InputParam, ModularPipelineBlocks, OutputParam
 
@@ -158,6 +158,26 @@ class TestBlocks:
         assert [calls for _, calls, _ in results] == [4, 4, 3, 2]
         assert results[0][2] == [True, False, True, False] and all(results[3][2])
         assert len({tuple(latents.flatten().tolist()) for latents, _, _ in results}) == 4
+
+    def test_what_a_shape_leaves_in_the_cache_does_not_reach_the_next(self, components, image, seen):
+        pipe, settings = modular(components), {"image": image, "num_inference_steps": 6, "output_type": "pt"}
+        components["transformer"].enable_cache(FirstBlockCacheConfig(threshold=1.0))
+        first, second = (pipe(**settings, generator=seeded(), resolution=8, output="latents") for _ in range(2))
+        assert torch.equal(first, second)
+
+    def test_lora_layers(self, components, image, tmp_path):
+        pipe, settings = modular(components), {"image": image, "num_inference_steps": 1, "output_type": "pt"}
+        plain = pipe(**settings, generator=seeded(), resolution=8, output="latents")
+        layers = {
+            "transformer_blocks.0.attn.to_q.lora_A.weight": torch.randn(2, 32, generator=seeded()),
+            "transformer_blocks.0.attn.to_q.lora_B.weight": torch.randn(32, 2, generator=seeded(1)),
+        }
+        ViLearnModularPipeline.save_lora_weights(tmp_path, transformer_lora_layers=layers)
+        pipe.load_lora_weights(tmp_path)
+        adapted = pipe(**settings, generator=seeded(), resolution=8, output="latents")
+        assert not torch.allclose(adapted, plain, atol=1e-3)
+        pipe.unload_lora_weights()
+        assert torch.equal(pipe(**settings, generator=seeded(), resolution=8, output="latents"), plain)
 
     @pytest.mark.parametrize(
         "kwargs, message",

@@ -138,7 +138,7 @@ class ViLearnDenoiseStep(LoopSequentialPipelineBlocks):
 
     @property
     def loop_expected_components(self) -> list[ComponentSpec]:
-        return [ComponentSpec("scheduler", FlowMatchEulerDiscreteScheduler)]
+        return [ComponentSpec("transformer", ViLearnTransformer3DModel)]
 
     @property
     def loop_inputs(self) -> list[InputParam]:
@@ -153,5 +153,6 @@ class ViLearnDenoiseStep(LoopSequentialPipelineBlocks):
             for i, t in enumerate(block_state.timesteps):
                 components, block_state = self.loop_step(components, block_state, i=i, t=t)
                 progress_bar.update()
+        components.transformer._reset_stateful_cache()
         self.set_block_state(state, block_state)
         return components, state
