@@ -390,9 +390,7 @@ class TestCitizenship:
         field = loaded(image, num_inference_steps=2, generator=seeded(), output_type="pt", resolution=8).meshes
         assert field.dtype == torch.float32 and torch.isfinite(field).all()
 
-    def test_shards_are_read_where_they_are_told_to_and_without_a_network(
-        self, pipe, image, run, tmp_path, monkeypatch
-    ):
+    def test_shards_are_read_onto_a_device_without_a_network(self, pipe, image, run, tmp_path, monkeypatch):
         pipe.save_pretrained(tmp_path, max_shard_size="40KB")
         assert all(len(list((tmp_path / name).glob("*-of-*.safetensors"))) > 1 for name in ("vae", "transformer"))
         expected = run()
