@@ -11,7 +11,7 @@ EXTRAS = {
     "cuda": ["nvdiffrast @ git+https://github.com/NVlabs/nvdiffrast"],
     "ray": ["ray>=2.40"],
     "rembg": ["rembg[cpu]"],
-    "train": ["tensorboard>=2.14", "onnx>=1.15", "jinja2>=3.1"],
+    "train": ["tensorboard>=2.14", "onnx>=1.15", "jinja2>=3.1", "peft>=0.15", "pyyaml>=6"],
     "test": [
         "hypothesis>=6.100",
         "peft>=0.15",
@@ -33,7 +33,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages("src"),
     package_dir={"": "src"},
-    package_data={"diffusers_vilearn.data": ["dataset_card.md"]},
+    package_data={"diffusers_vilearn.data": ["dataset_card.md"], "diffusers_vilearn.training": ["run_card.md"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",

@@ -19,9 +19,9 @@ from tqdm.auto import tqdm
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline
 from diffusers_vilearn.data.evaluation_views import EvaluationViews
+from diffusers_vilearn.files import append_json_line
 from diffusers_vilearn.metrics.reconstruction import score_shape
 from diffusers_vilearn.metrics.summary import markdown_table, paired_differences, read_scores, summarise
-from diffusers_vilearn.training_utils import append_json_line
 
 
 def parse_args():

@@ -15,24 +15,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm.auto import tqdm
 
 from diffusers_vilearn.data.field_samples import FieldSamples
 from diffusers_vilearn.data.loading import load_table
+from diffusers_vilearn.files import append_json_line
 from diffusers_vilearn.metrics.reconstruction import occupancy_iou
 from diffusers_vilearn.models import VecSetVAE
 from diffusers_vilearn.models.autoencoder_vecset import DiagonalGaussianDistribution
-from diffusers_vilearn.training_utils import (
-    add_common_arguments,
-    append_json_line,
-    batches_of,
-    collate_rows,
-    make_loader,
-    make_optimizer,
-    resume_from,
-    save_checkpoint,
-    start_accelerator,
-)
+from diffusers_vilearn.training.arguments import add_common_arguments, parse_arguments
+from diffusers_vilearn.training.checkpoints import save_models_by_name
+from diffusers_vilearn.training.loop import TrainingLoop
+from diffusers_vilearn.training.run import make_optimizer, start_accelerator
+from diffusers_vilearn.training.stream import count_steps, whole_batches
 
 
 def parse_args():
@@ -62,7 +56,7 @@ def parse_args():
     )
     parser.add_argument("--num_validation_shapes", type=int, default=32, help="Training shapes kept for validation.")
     parser.add_argument("--validation_steps", type=int, default=500)
-    return parser.parse_args()
+    return parse_arguments(parser)
 
 
 def vae_loss(vae, anchor_head, batch, kl_weight, args):
@@ -88,8 +82,7 @@ def vae_loss(vae, anchor_head, batch, kl_weight, args):
 def validate(vae, samples: FieldSamples, batch_size: int, device) -> dict[str, float]:
     """Mean IoU of the sign over volume queries, and mean absolute error, posterior mode."""
     ious, errors = [], []
-    for indices in batches_of(len(samples), batch_size):
-        batch = collate_rows(samples, indices, device)
+    for batch in whole_batches(samples, batch_size, device):
         field = vae(batch["points"], batch["xyz"], sample_posterior=False, return_dict=False)[0].float()
         volume = slice(samples.num_queries // 2, None)
         ious.extend(occupancy_iou(field[:, volume, 0] > 0, batch["field"][:, volume, 0] > 0).tolist())
@@ -102,9 +95,8 @@ def measure_latents(vae, samples: FieldSamples, batch_size: int, device) -> tupl
     """Per-channel mean and standard deviation of sampled latents over the training shapes, one pass."""
     generator = torch.Generator(device).manual_seed(0)
     latents = []
-    for indices in batches_of(len(samples), batch_size):
-        points = collate_rows(samples, indices, device)["points"]
-        latents.append(vae.encode(points).latent_dist.sample(generator).float().flatten(0, 1))
+    for batch in whole_batches(samples, batch_size, device):
+        latents.append(vae.encode(batch["points"]).latent_dist.sample(generator).float().flatten(0, 1))
     latents = torch.cat(latents)
     return latents.mean(dim=0).tolist(), latents.std(dim=0).tolist()
 
@@ -135,50 +127,36 @@ def main(args):
     validation_samples = FieldSamples(shapes.select(range(held)), num_queries=16384, seed=0, **options)
 
     parameters = [*vae.parameters(), *anchor_head.parameters()]
-    optimizer, lr_scheduler = make_optimizer(args, parameters, accelerator)
+    max_train_steps = count_steps(args, len(train_samples), accelerator)
+    optimizer, lr_scheduler = make_optimizer(args, parameters, accelerator, max_train_steps)
     vae, anchor_head, optimizer, lr_scheduler = accelerator.prepare(vae, anchor_head, optimizer, lr_scheduler)
     if accelerator.log_with:
         accelerator.init_trackers("train_vecset_vae", config=vars(args))
-    first_step = resume_from(accelerator, args.output_dir, args.resume_from_checkpoint)
+    save_models_by_name(accelerator, {VecSetVAE: "vae"})
+    loop = TrainingLoop(args, accelerator, [vae, anchor_head], optimizer, lr_scheduler, max_train_steps)
+    loop.resume()
 
-    loader = make_loader(args, train_samples, first_step, accelerator)
-    step = first_step
-    progress = tqdm(
-        total=args.max_train_steps, initial=step, desc="Steps", disable=not accelerator.is_local_main_process
-    )
+    def loss_of(batch):
+        kl_weight = args.kl_weight * max(0.1, min(1.0, loop.progress.step / max(1, args.kl_warmup_steps)))
+        return vae_loss(vae, anchor_head, batch, kl_weight, args)
+
     vae.train()
-    for batch in loader:
-        kl_weight = args.kl_weight * max(0.1, min(1.0, step / max(1, args.kl_warmup_steps)))
-        with accelerator.accumulate(vae, anchor_head):
-            with accelerator.autocast():
-                loss, parts = vae_loss(vae, anchor_head, batch, kl_weight, args)
-            if not torch.isfinite(loss):
-                raise RuntimeError(f"The loss is {loss.item()} at step {step}; the last checkpoint is intact.")
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(parameters, args.max_grad_norm)
-            optimizer.step()
-            lr_scheduler.step()
-            optimizer.zero_grad(set_to_none=True)
-        if not accelerator.sync_gradients:
-            continue
-        step += 1
-        progress.update(1)
-        if step % 50 == 0:
-            logs = {name: part.item() for name, part in parts.items()}
-            progress.set_postfix({name: f"{value:.4f}" for name, value in logs.items()})
-            accelerator.log({f"train/{name}": value for name, value in logs.items()}, step=step)
-            append_json_line(output_dir / "train_log.jsonl", {"step": step, **logs})
-        if step % args.checkpointing_steps == 0:
-            save_checkpoint(accelerator, args.output_dir, step, args.checkpoints_total_limit)
-        if step % args.validation_steps == 0 or step == args.max_train_steps:
-            model = accelerator.unwrap_model(vae).eval()
-            with accelerator.autocast():
-                result = validate(model, validation_samples, args.train_batch_size, accelerator.device)
-            model.train()
-            accelerator.log({f"validation/{name}": value for name, value in result.items()}, step=step)
-            accelerator.print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
-            append_json_line(output_dir / "validation_log.jsonl", {"step": step, **result})
+    with loop:
+        for step in loop.steps(train_samples, loss_of):
+            if step % args.validation_steps == 0 or step == max_train_steps:
+                model = accelerator.unwrap_model(vae).eval()
+                with accelerator.autocast():
+                    result = validate(model, validation_samples, args.train_batch_size, accelerator.device)
+                model.train()
+                accelerator.log({f"validation/{name}": value for name, value in result.items()}, step=step)
+                accelerator.print(
+                    f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items())
+                )
+                if accelerator.is_main_process:
+                    append_json_line(output_dir / "validation_log.jsonl", {"step": step, **result})
+    if loop.interrupted:
+        accelerator.end_training()
+        return
 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

@@ -1,218 +1,255 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Train a `ViLearnTransformer3DModel` on the latents of a prepared dataset.
+"""Train a `ViLearnTransformer3DModel` on a prepared dataset, from nothing or from any checkpoint, whole or by LoRA.
 
-    accelerate launch training/train_vilearn.py --dataset_name data/tiny --vae runs/vae/vae --image_encoder DINOV2 \
-        --transformer_config training/tiny/transformer.json --output_dir runs/vilearn --max_train_steps 30000 --use_ema
+    accelerate launch training/train_vilearn.py --config training/configs/small.yaml --dataset_name data/mine \\
+        --vae VAE --image_encoder DINOV2 --output_dir runs/vilearn --resume_from_checkpoint latest
 
-The result in `--output_dir` is a whole `ViLearnImageTo3DPipeline`.
+The result in `--output_dir` is a whole `ViLearnImageTo3DPipeline`, or with `--rank` its LoRA layers. Ends with a
+checkpoint and status 0 when asked to by SIGTERM or SIGINT; the same command goes on, to the same weights.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import datasets
-import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.training_utils import EMAModel
-from tqdm.auto import tqdm
-from transformers import AutoImageProcessor, Dinov2Model
+from diffusers.training_utils import EMAModel, cast_training_params
+from diffusers.utils import check_min_version
 
-from diffusers_vilearn import ViLearnImageTo3DPipeline
-from diffusers_vilearn.data.latents import METADATA_FILE, LatentSamples, fingerprint
-from diffusers_vilearn.data.loading import load_table
-from diffusers_vilearn.data.records import uid_key
-from diffusers_vilearn.models import VecSetVAE, ViLearnTransformer3DModel
-from diffusers_vilearn.training_utils import (
-    add_common_arguments,
-    append_json_line,
-    batches_of,
-    collate_rows,
-    make_loader,
-    make_optimizer,
-    resume_from,
-    save_checkpoint,
-    start_accelerator,
+from diffusers_vilearn.files import append_json_line
+from diffusers_vilearn.models import ViLearnTransformer3DModel
+from diffusers_vilearn.training.arguments import add_common_arguments, parse_arguments
+from diffusers_vilearn.training.checkpoints import (
+    is_sharded,
+    save_lora,
+    save_lora_by_name,
+    save_models_by_name,
+    whole_model,
 )
+from diffusers_vilearn.training.components import FrozenModels, add_lora, make_transformer
+from diffusers_vilearn.training.flow_matching import flow_matching_loss
+from diffusers_vilearn.training.loop import TrainingLoop
+from diffusers_vilearn.training.publishing import create_repository, publish
+from diffusers_vilearn.training.run import make_optimizer, start_accelerator, start_trackers
+from diffusers_vilearn.training.samples import WEIGHTING_SCHEMES
+from diffusers_vilearn.training.schedule import Schedule
+from diffusers_vilearn.training.sources import CachedLatents, OnlineLatents
+from diffusers_vilearn.training.stream import count_steps, whole_batches
+from diffusers_vilearn.training.validation import ValidationSamples, make_pipeline
+
+check_min_version("0.42.0")
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_arguments(parser, learning_rate=1e-4)
-    parser.add_argument("--dataset_name", required=True, help="Folder of a prepared dataset.")
-    parser.add_argument("--latents", default="latents", help="Name of its latents table.")
-    parser.add_argument("--vae", required=True, help="The `VecSetVAE` that made the latents.")
-    parser.add_argument("--image_encoder", required=True, help="The `Dinov2Model` that made the image tokens.")
-    parser.add_argument("--transformer_config", required=True, help="JSON file: arguments of the transformer.")
-    parser.add_argument(
-        "--visibility_encoding", default=None, choices=["va_rope", "va_lpe", "va_rope_lpe", "rope", "none"]
+
+    data = parser.add_argument_group("the data")
+    data.add_argument("--dataset_name", required=True, help="Folder or Hub id of a prepared dataset.")
+    data.add_argument("--latents", default="latents", help="Name of its latents table.")
+    data.add_argument("--streaming", action="store_true", help="Read the table from where it lies, without a copy.")
+    data.add_argument("--online_encoding", action="store_true", help="Make latents of `shapes` and `views`.")
+    data.add_argument("--min_votes", default="balanced", help="For --online_encoding; see `prepare latents`.")
+    data.add_argument("--mirror", action="store_true", help="For --online_encoding: mirror half of the samples.")
+    data.add_argument("--image_augmentation", action="store_true", help="For --online_encoding: jitter the colours.")
+    data.add_argument("--resolution", type=int, help="Of the condition image; default: the image processor's.")
+    data.add_argument("--num_tokens", type=int, help="Shape tokens; default: those of the table, or of the VAE.")
+    data.add_argument("--condition_dropout", type=float, default=0.1, help="Per sample, for guidance.")
+    data.add_argument(
+        "--mask_dropout",
+        type=float,
+        default=0.0,
+        help="Per sample: declare as many tokens visible as inference does, whichever they are.",
     )
-    parser.add_argument("--condition_dropout", type=float, default=0.1, help="Per sample, for guidance.")
-    parser.add_argument("--logit_mean", type=float, default=0.0)
-    parser.add_argument("--logit_std", type=float, default=1.0)
-    parser.add_argument(
-        "--timestep_shift", type=float, default=1.0, help="Shift of the noise schedule, here and in the scheduler."
+
+    model = parser.add_argument_group("the model")
+    model.add_argument("--pretrained_model_name_or_path", help="Pipeline to finetune: folder or Hub id.")
+    model.add_argument("--revision", help="Of that pipeline.")
+    model.add_argument("--variant", help="Of that pipeline, such as fp16.")
+    model.add_argument("--vae", help="The `VecSetVAE` that made the latents; default: the pipeline's.")
+    model.add_argument("--image_encoder", help="The `Dinov2Model` of the image tokens; default: the pipeline's.")
+    model.add_argument("--transformer_config", help="JSON or YAML file: arguments of a new transformer.")
+    model.add_argument("--visibility_encoding", choices=["va_rope", "va_lpe", "va_rope_lpe", "rope", "none"])
+    model.add_argument("--visible_position", type=float, help="VA-RoPE position of image and visible tokens (0).")
+    model.add_argument("--invisible_position", type=float, help="VA-RoPE position of invisible tokens (50).")
+    model.add_argument("--rank", type=int, help="Train LoRA layers of this rank instead of all weights.")
+    model.add_argument("--lora_alpha", type=int, help="Default: the rank.")
+
+    objective = parser.add_argument_group("the objective")
+    objective.add_argument("--weighting_scheme", default="logit_normal", choices=WEIGHTING_SCHEMES)
+    objective.add_argument("--logit_mean", type=float, default=0.0)
+    objective.add_argument("--logit_std", type=float, default=1.0)
+    objective.add_argument("--mode_scale", type=float, default=1.29)
+    objective.add_argument(
+        "--timestep_shift",
+        type=float,
+        default=1.0,
+        help="Of the noise schedule, here and in the scheduler; with stages that of the first, then growing with the"
+        " square root of the number of tokens.",
     )
-    parser.add_argument("--use_ema", action="store_true")
-    parser.add_argument("--ema_decay", type=float, default=0.999)
-    parser.add_argument(
+
+    average = parser.add_argument_group("the average of the weights")
+    average.add_argument("--use_ema", action="store_true")
+    average.add_argument("--ema_decay", type=float, default=0.999)
+    average.add_argument("--offload_ema", action="store_true", help="Keep it on the CPU between steps.")
+    average.add_argument("--foreach_ema", action="store_true", help="Update it with fewer, larger kernels.")
+
+    validation = parser.add_argument_group("validation")
+    validation.add_argument("--validation_steps", type=int, default=1000)
+    validation.add_argument(
         "--validation_fraction",
         type=float,
         default=0.03,
         help="Share of the training objects kept for the validation loss.",
     )
-    parser.add_argument("--validation_steps", type=int, default=1000)
-    return parser.parse_args()
+    validation.add_argument("--num_validation_images", type=int, default=0, help="Views to make shapes of, drawn.")
+    validation.add_argument("--validation_split", default="heldout", help="Of the tables `shapes` and `views`.")
+    validation.add_argument("--validation_inference_steps", type=int, default=25)
+    validation.add_argument("--validation_guidance_scale", type=float, default=2.0)
+    validation.add_argument("--validation_resolution", type=int, default=96, help="Cells of the grid per axis.")
+
+    args = parse_arguments(parser, structured=("stages", "transformer"))
+    if args.streaming and args.online_encoding:
+        raise ValueError("`--streaming` reads latents; it cannot be had with `--online_encoding`.")
+    if (args.mirror or args.image_augmentation) and not args.online_encoding:
+        raise ValueError(
+            "`--mirror` and `--image_augmentation` need `--online_encoding`: the table `latents` holds no images."
+        )
+    if args.rank is not None and (args.pretrained_model_name_or_path is None or args.use_ema):
+        raise ValueError("`--rank` needs `--pretrained_model_name_or_path`, and has no `--use_ema`.")
+    return args
 
 
-def check_latents(dataset_name: str, table: str, vae, image_encoder) -> dict:
-    """The metadata of a latents table, or an error if another VAE or image encoder made it."""
-    metadata = json.loads((Path(dataset_name) / table / METADATA_FILE).read_text())
-    for name, model in (("vae", vae), ("image_encoder", image_encoder)):
-        if metadata[name] != fingerprint(model):
-            raise ValueError(f"The latents {dataset_name}/{table} were made by another `--{name}`; encode them anew.")
-    return metadata
+def start_ema(args, transformer, accelerator) -> EMAModel | None:
+    """The average of the weights, if it is wanted."""
+    if not args.use_ema:
+        return None
+    if is_sharded(accelerator):
+        raise ValueError("`--use_ema` needs whole weights in each process: use DDP or DeepSpeed ZeRO-2.")
+    ema = EMAModel(
+        transformer.parameters(),
+        decay=args.ema_decay,
+        foreach=args.foreach_ema,
+        model_cls=ViLearnTransformer3DModel,
+        model_config=transformer.config,
+    )
+    ema.to("cpu" if args.offload_ema else accelerator.device)
+    return ema
 
 
-def split_by_object(latents: datasets.Dataset, fraction: float) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Rows of most objects, and rows of the `fraction` of objects, at least one, whose hashed ids come first."""
-    keys = np.array([uid_key(uid) for uid in latents["uid"]], np.uint64)
-    objects = np.unique(keys)
-    validation = keys < objects[max(1, round(fraction * len(objects)))]
-    return latents.select(np.flatnonzero(~validation)), latents.select(np.flatnonzero(validation))
-
-
-def flow_matching_loss(transformer, vae, batch, shift: float):
-    """Rectified flow: x_sigma = (1 - sigma) x_0 + sigma eps, the model predicts eps - x_0. One loss a sample."""
-    sigma = batch["density"]
-    sigma = shift * sigma / (1 + (shift - 1) * sigma)
-    latents = vae.normalize_latents(batch["latents"])
-    noise = batch["noise"]
-    blend = sigma[:, None, None]
-    prediction = transformer(
-        (1 - blend) * latents + blend * noise,
-        encoder_hidden_states=batch["image_embeds"],
-        timestep=1000 * sigma,
-        visible_mask=batch["visible_mask"],
-        return_dict=False,
-    )[0]
-    return (prediction.float() - (noise - latents)).square().mean(dim=(1, 2))
+def step_ema(args, ema: EMAModel, transformer, accelerator) -> None:
+    """Move the average towards the weights."""
+    if args.offload_ema:
+        ema.to(accelerator.device, non_blocking=True)
+    ema.step(transformer.parameters())
+    if args.offload_ema:
+        ema.to("cpu")
 
 
 @torch.no_grad()
-def validate(transformer, vae, samples: LatentSamples, batch_size: int, shift: float, accelerator) -> float:
+def validate(model, source, samples, loss_of, stage, accelerator) -> float:
     """Mean flow-matching loss over the validation rows, always at the same noise. A diagnostic, not a quality."""
     losses = []
-    for indices in batches_of(len(samples), batch_size):
-        batch = collate_rows(samples, indices, accelerator.device)
+    for batch in whole_batches(samples, stage.batch_size, accelerator.device):
         with accelerator.autocast():
-            losses.append(flow_matching_loss(transformer, vae, batch, shift))
+            losses.append(loss_of(model, source.encode(batch, stage), stage))
     return torch.cat(losses).mean().item()
+
+
+def save_result(args, accelerator, transformer, models, ema, schedule: Schedule) -> None:
+    """Write the pipeline or the LoRA layers, and the card; publish them if that is wanted."""
+    if ema is not None:
+        ema.copy_to(transformer.parameters())
+    whole = whole_model(accelerator, transformer, ViLearnTransformer3DModel).eval()
+    if accelerator.is_main_process:
+        if args.rank is not None:
+            save_lora(whole, args.output_dir)
+        else:
+            make_pipeline(whole, models, schedule.last).save_pretrained(args.output_dir)
+        publish(args, schedule, whole)
 
 
 def main(args):
     accelerator = start_accelerator(args)
     output_dir = Path(args.output_dir)
+    if args.push_to_hub and accelerator.is_main_process:
+        create_repository(args)
 
-    vae = VecSetVAE.from_pretrained(args.vae).eval()
-    image_encoder = Dinov2Model.from_pretrained(args.image_encoder)
-    metadata = check_latents(args.dataset_name, args.latents, vae, image_encoder)
-    latents, validation_latents = split_by_object(
-        load_table(args.dataset_name, args.latents, split="train"), args.validation_fraction
-    )
-    options = dict(logit_mean=args.logit_mean, logit_std=args.logit_std)
-    train_samples = LatentSamples(latents, condition_dropout=args.condition_dropout, seed=args.seed, **options)
-    validation_samples = LatentSamples(validation_latents, condition_dropout=0.0, seed=0, **options)
-    visible_fraction = float(np.mean([len(row) for row in latents["visible_tokens"]]) / metadata["num_tokens"])
+    models = FrozenModels.from_arguments(args)
+    models.vae.to(accelerator.device)
+    models.image_encoder.to(accelerator.device)
+    source = OnlineLatents(args, models) if args.online_encoding else CachedLatents(args, models)
+    if args.stages is not None and args.max_train_steps is None:
+        max_train_steps = source.schedule.num_steps
+    else:
+        max_train_steps = count_steps(args, source.num_rows, accelerator)
+    schedule = source.schedule.ending_at(max_train_steps)
+    samples = ValidationSamples(args, models, accelerator) if args.num_validation_images else None
 
-    config = json.loads(Path(args.transformer_config).read_text())
-    if args.visibility_encoding is not None:
-        config["visibility_encoding"] = args.visibility_encoding
-    transformer = ViLearnTransformer3DModel(
-        **config,
-        in_channels=vae.config.latent_channels,
-        joint_attention_dim=image_encoder.config.hidden_size,
-        visible_fraction=visible_fraction,
-        frame=metadata["frame"],
-    )
+    transformer = make_transformer(args, models, frame=source.frame, visible_fraction=source.visible_fraction)
+    if args.rank is not None:
+        if accelerator.mixed_precision == "bf16":
+            transformer.to(torch.bfloat16)
+        add_lora(transformer, args.rank, args.lora_alpha)
+        cast_training_params(transformer)
     if args.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
-    optimizer, lr_scheduler = make_optimizer(args, transformer.parameters(), accelerator)
+    if args.torch_compile:
+        transformer.compile(fullgraph=True)
+    ema = start_ema(args, transformer, accelerator)
+    trained = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+    optimizer, lr_scheduler = make_optimizer(args, trained, accelerator, max_train_steps)
     transformer, optimizer, lr_scheduler = accelerator.prepare(transformer, optimizer, lr_scheduler)
-    vae.to(accelerator.device)
-    if args.use_ema:
-        ema = EMAModel(
-            transformer.parameters(),
-            decay=args.ema_decay,
-            model_cls=ViLearnTransformer3DModel,
-            model_config=accelerator.unwrap_model(transformer).config,
-        )
-        ema.to(accelerator.device)
-        accelerator.register_for_checkpointing(ema)
-    if accelerator.log_with:
-        accelerator.init_trackers("train_vilearn", config=vars(args))
-    step = first_step = resume_from(accelerator, args.output_dir, args.resume_from_checkpoint)
+    if args.rank is not None:
+        save_lora_by_name(accelerator)
+    else:
+        save_models_by_name(accelerator, {ViLearnTransformer3DModel: "transformer"}, ema)
+    start_trackers(accelerator, "train_vilearn", args)
+    loop = TrainingLoop(args, accelerator, [transformer], optimizer, lr_scheduler, max_train_steps)
+    loop.resume()
 
-    loader = make_loader(args, train_samples, first_step, accelerator)
-    progress = tqdm(
-        total=args.max_train_steps, initial=step, desc="Steps", disable=not accelerator.is_local_main_process
-    )
-    running = []
-    transformer.train()
-    for batch in loader:
-        with accelerator.accumulate(transformer):
-            with accelerator.autocast():
-                loss = flow_matching_loss(transformer, vae, batch, args.timestep_shift).mean()
-            if not torch.isfinite(loss):
-                raise RuntimeError(f"The loss is {loss.item()} at step {step}; the last checkpoint is intact.")
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(transformer.parameters(), args.max_grad_norm)
-            optimizer.step()
-            lr_scheduler.step()
-            optimizer.zero_grad(set_to_none=True)
-        running.append(loss.detach())
-        if not accelerator.sync_gradients:
-            continue
-        step += 1
-        if args.use_ema:
-            ema.step(transformer.parameters())
-        progress.update(1)
-        if step % 50 == 0:
-            mean_loss = torch.stack(running).mean().item()
-            running.clear()
-            progress.set_postfix(loss=f"{mean_loss:.4f}")
-            accelerator.log({"train/loss": mean_loss, "train/lr": lr_scheduler.get_last_lr()[0]}, step=step)
-            append_json_line(output_dir / "train_log.jsonl", {"step": step, "loss": mean_loss})
-        if step % args.checkpointing_steps == 0:
-            save_checkpoint(accelerator, args.output_dir, step, args.checkpoints_total_limit)
-        if step % args.validation_steps == 0 or step == args.max_train_steps:
-            if args.use_ema:
-                ema.store(transformer.parameters())
-                ema.copy_to(transformer.parameters())
-            model = accelerator.unwrap_model(transformer).eval()
-            result = validate(model, vae, validation_samples, args.train_batch_size, args.timestep_shift, accelerator)
-            model.train()
-            if args.use_ema:
-                ema.restore(transformer.parameters())
-            accelerator.log({"validation/loss": result}, step=step)
-            accelerator.print(f"step {step}: validation loss {result:.4f}")
-            append_json_line(output_dir / "validation_log.jsonl", {"step": step, "loss": result})
+    def losses_of(model, batch, stage):
+        return flow_matching_loss(model, models.vae, batch, stage.shift, args.weighting_scheme)
 
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        if args.use_ema:
+    def report(step, stage, validation_samples):
+        """Validation with the average of the weights in their place."""
+        if ema is not None:
+            ema.store(transformer.parameters())
             ema.copy_to(transformer.parameters())
-        pipeline = ViLearnImageTo3DPipeline(
-            vae=vae,
-            transformer=accelerator.unwrap_model(transformer).eval(),
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=args.timestep_shift),
-            image_encoder=image_encoder,
-            feature_extractor=AutoImageProcessor.from_pretrained(args.image_encoder),
-        )
-        pipeline.save_pretrained(output_dir)
+        model = accelerator.unwrap_model(transformer).eval()
+        results = {}
+        if validation_samples is not None:
+            results["loss"] = validate(model, source, validation_samples, losses_of, stage, accelerator)
+        if samples is not None:
+            results |= samples.make(model, stage, step)
+        model.train()
+        if ema is not None:
+            ema.restore(transformer.parameters())
+        accelerator.log({f"validation/{name}": value for name, value in results.items()}, step=step)
+        accelerator.print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in results.items()))
+        if accelerator.is_main_process:
+            append_json_line(output_dir / "validation_log.jsonl", {"step": step, **results})
+
+    transformer.train()
+    with loop:
+        for stage in schedule.remaining(loop.progress.step):
+            stage_samples = source.samples(stage)
+
+            def loss_of(batch, stage=stage):
+                loss = losses_of(transformer, source.encode(batch, stage), stage).mean()
+                return loss, {"loss": loss}
+
+            steps = loop.steps(stage_samples.train, loss_of, until=stage.stop, batch_size=stage.batch_size)
+            for step in steps:
+                if ema is not None:
+                    step_ema(args, ema, transformer, accelerator)
+                if step % args.validation_steps == 0 or step == max_train_steps:
+                    report(step, stage, stage_samples.validation)
+            if loop.interrupted:
+                break
+    if not loop.interrupted:
+        save_result(args, accelerator, transformer, models, ema, schedule)
     accelerator.end_training()
 
 

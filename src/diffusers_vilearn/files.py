@@ -1,7 +1,8 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or absent."""
+"""Files and folders that are whole or absent."""
 
+import json
 import os
 import uuid
 from collections.abc import Callable
@@ -23,3 +24,34 @@ def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path`, whole or not at all."""
     replace_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the device hold everything below `folder`, names included, as `fsync` does for one file."""
+    for parent, _, names in os.walk(folder):
+        for path in (*(Path(parent) / name for name in names), Path(parent)):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def append_json_line(path: Path, record: dict) -> None:
+    """Add one line to a log of JSON records, by a single write: a crash leaves no half of it."""
+    with open(path, "ab", buffering=0) as file:
+        file.write(json.dumps(record).encode() + b"\n")
+
+
+def read_json_lines(path: Path) -> list[dict]:
+    """The records of such a log; none where there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def drop_json_lines(path: Path, keep: Callable[[dict], bool]) -> None:
+    """Leave only the records of such a log for which `keep` is true."""
+    if path.exists():
+        lines = [json.dumps(record) + "\n" for record in read_json_lines(path) if keep(record)]
+        write_atomically(path, "".join(lines).encode())

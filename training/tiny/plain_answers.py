@@ -24,11 +24,11 @@ from diffusers_vilearn import ViLearnImageTo3DPipeline
 from diffusers_vilearn.data.evaluation_views import EvaluationViews
 from diffusers_vilearn.data.field_samples import cover_cube, draw, move_field
 from diffusers_vilearn.data.loading import load_table
+from diffusers_vilearn.files import append_json_line
 from diffusers_vilearn.geometry import field_grid
 from diffusers_vilearn.metrics.reconstruction import occupancy_iou, score_shape
 from diffusers_vilearn.metrics.summary import read_scores
 from diffusers_vilearn.models import VecSetVAE
-from diffusers_vilearn.training_utils import append_json_line
 
 
 def parse_args():

@@ -75,6 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     latents.add_argument(
         "--min_votes", default="balanced", help="Votes that make a token visible: a number or balanced."
     )
+    latents.add_argument("--image_size", type=int, help="Of the condition image; default: the image processor's.")
     latents.add_argument("--mirror", action="store_true", help="Also encode the mirror image of every view.")
     latents.add_argument("--splits", nargs="*", default=["train"])
     latents.add_argument("--batch_size", type=int, default=16)
@@ -158,6 +159,7 @@ def prepare_latents(args: argparse.Namespace) -> None:
             num_tokens=num_tokens,
             min_votes=args.min_votes if args.min_votes == "balanced" else int(args.min_votes),
             mirror=args.mirror,
+            image_size=args.image_size,
         )
         table = args.name if num_tokens is None else f"{args.name}-{num_tokens}"
         encode_dataset(encoder, args.dataset_name, table, splits=args.splits, batch_size=args.batch_size)

@@ -25,7 +25,8 @@ class FieldSamples(Dataset):
     def __init__(self, shapes, *, frame, truncation, bounds, num_points, num_queries, seed):
         if frame not in FRAMES:
             raise ValueError(f"`frame` must be one of {FRAMES}, but is {frame!r}.")
-        self.shapes = shapes.with_format("numpy", ["surface", "field_near", "field_volume", "field_box"])
+        self.uids = shapes.select_columns("uid")
+        self.shapes = shapes.with_format("numpy", ["uid", "surface", "field_near", "field_volume", "field_box"])
         self.frame = frame
         self.truncation = truncation
         self.bounds = bounds
@@ -36,7 +37,10 @@ class FieldSamples(Dataset):
     def __len__(self):
         return len(self.shapes)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+    def uid_of(self, index: int) -> str:
+        return self.uids[index]["uid"]
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
         row = self.shapes[index]
@@ -48,6 +52,7 @@ class FieldSamples(Dataset):
         volume = cover_cube(similarity, row["field_box"], move_field(similarity, volume), self.bounds, rng)
         samples = np.concatenate([near, volume])
         return {
+            "uid": str(row["uid"]),
             "points": torch.from_numpy(cloud),
             "xyz": torch.from_numpy(samples[:, :3].copy()),
             "field": torch.from_numpy((samples[:, 3:] / self.truncation).clip(-1, 1)),

@@ -1,6 +1,6 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Shapes and views -> latents, visible tokens and image tokens; and those -> training samples."""
+"""Shapes and views -> latents, visible tokens and image tokens."""
 
 import hashlib
 import json
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from PIL import ImageOps
 from scipy.spatial import cKDTree
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, Dinov2Model
 
@@ -37,6 +36,72 @@ def fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+class ViewPreparation:
+    """A view and its object -> what one VAE encodes: clouds and visible points in the frame of the latents.
+
+    Args:
+        vae_config: of the `VecSetVAE`; its `frame` decides the frame of the latents.
+        num_points (`int`): points of each cloud given to the encoder: the surface, and for a VAE that takes them the
+            sharp edges (surface points in their place where an object has none).
+    """
+
+    def __init__(self, vae_config, num_points: int = 4096):
+        self.frame, self.sharp_flag, self.num_points = vae_config.frame, vae_config.sharp_flag, num_points
+
+    def __call__(
+        self,
+        view: dict,
+        surface: np.ndarray,
+        sharp_edges: np.ndarray,
+        rng: np.random.Generator,
+        mirrored: bool = False,
+    ) -> dict[str, np.ndarray]:
+        """
+        Args:
+            view (`dict`): row of `VIEW_FEATURES`.
+            surface, sharp_edges (`np.ndarray`): of the object, (n, 6) and (m, 6).
+            rng (`np.random.Generator`): picks the points.
+            mirrored (`bool`): reflect the object left to right, as the camera sees it.
+
+        Returns:
+            `dict`: `frame` (4, 4), object frame -> frame of the latents; `points` and `sharp_points` (`num_points` at
+            most, point channels); `visible_points` (k, 3).
+        """
+        similarity = object_to_frame(self.frame, surface[:, :3], view["azimuth"])
+        if mirrored:
+            similarity = MIRROR @ similarity
+        sharp = sharp_edges if len(sharp_edges) else surface
+        return {
+            "frame": similarity,
+            "points": self._pick(similarity, surface, rng, flag=0.0),
+            "sharp_points": self._pick(similarity, sharp, rng, flag=1.0),
+            "visible_points": transform_points(similarity, np.asarray(view["visible_points"], np.float32)),
+        }
+
+    def _pick(self, similarity: np.ndarray, cloud: np.ndarray, rng: np.random.Generator, flag: float) -> np.ndarray:
+        """`num_points` random rows of a cloud in the frame of the latents, (points, point channels)."""
+        rows = rng.permutation(len(cloud))[: self.num_points]
+        if len(rows) < self.num_points and flag:
+            rows = np.resize(rows, self.num_points)
+        moved = transform_cloud(similarity, cloud[rows])
+        if self.sharp_flag:
+            moved = np.concatenate([moved, np.full((len(moved), 1), flag, np.float32)], axis=1)
+        return moved
+
+
+def at_image_size(image_processor, image_size: int):
+    """The image processor for condition images of `image_size` pixels."""
+    sizes = {"crop_size": {"height": image_size, "width": image_size}, "size": {"shortest_edge": image_size}}
+    return type(image_processor)(**{**image_processor.to_dict(), **sizes})
+
+
+def preprocess_images(image_processor, images) -> torch.Tensor:
+    """Pixel values (images, 3, size, size) of RGBA images, the object at its share of a white square."""
+    size = image_processor.crop_size["height"]
+    squares = [prepare_condition_image(image, size) for image in images]
+    return image_processor(squares, do_resize=False, do_center_crop=False, return_tensors="pt").pixel_values
+
+
 class LatentEncoder:
     """Encodes the views of a prepared dataset with one VAE and one image encoder.
 
@@ -46,8 +111,7 @@ class LatentEncoder:
         image_processor: of the image encoder; its crop size is the size of the condition image.
         num_tokens (`int`, *optional*): latent tokens a shape; default `vae.config.num_tokens`.
         min_votes (`int` or `"balanced"`): see `group_visible_tokens`.
-        num_points (`int`): points of each cloud given to the encoder: the surface, and for a VAE that takes them the
-            sharp edges (surface points in their place where an object has none).
+        num_points (`int`): see `ViewPreparation`.
         mirror (`bool`): also make a mirror image of every view; needs the view frame, where left is the image's left.
     """
 
@@ -69,15 +133,20 @@ class LatentEncoder:
         self.image_processor = image_processor
         self.num_tokens = num_tokens or vae.config.num_tokens
         self.min_votes = min_votes
-        self.num_points = num_points
+        self.prepare_view = ViewPreparation(vae.config, num_points)
 
     @classmethod
-    def from_pretrained(cls, vae: str, image_encoder: str, *, device, **options) -> "LatentEncoder":
-        """Load both models from folders or Hub ids."""
+    def from_pretrained(
+        cls, vae: str, image_encoder: str, *, device, image_size: int | None = None, **options
+    ) -> "LatentEncoder":
+        """Load both models from folders or Hub ids; `image_size` is the image processor's by default."""
+        processor = AutoImageProcessor.from_pretrained(image_encoder)
+        if image_size is not None:
+            processor = at_image_size(processor, image_size)
         return cls(
             VecSetVAE.from_pretrained(vae).to(device),
-            Dinov2Model.from_pretrained(image_encoder).to(device),
-            AutoImageProcessor.from_pretrained(image_encoder),
+            Dinov2Model.from_pretrained(image_encoder, dtype=torch.float32).to(device),
+            processor,
             **options,
         )
 
@@ -132,28 +201,15 @@ class LatentEncoder:
             clouds: uid -> surface and sharp-edge points of the object, (n, 6) and (m, 6).
             mirrored (`bool`): reflect the object and its image left to right, as the camera sees it.
         """
-        device = self.vae.device
-        similarities, points, sharp_points, visible = [], [], [], []
+        prepared = []
         for view in views:
-            surface, sharp_edges = clouds[view["uid"]]
-            similarity = object_to_frame(self.vae.config.frame, surface[:, :3], view["azimuth"])
-            if mirrored:
-                similarity = MIRROR @ similarity
             rng = object_rng(view["uid"], f"latents/{view['view']}")
-            similarities.append(similarity)
-            points.append(self._encoder_cloud(similarity, surface, rng, flag=0.0))
-            sharp = sharp_edges if len(sharp_edges) else surface
-            sharp_points.append(self._encoder_cloud(similarity, sharp, rng, flag=1.0))
-            visible.append(transform_points(similarity, np.asarray(view["visible_points"], np.float32)))
-        takes_sharp_points = self.vae.config.dual_cross_attention or self.vae.config.sharp_flag
-        moments, anchors = self.vae.encode_with_anchors(
-            torch.stack(points).to(device),
-            torch.stack(sharp_points).to(device) if takes_sharp_points else None,
-            num_tokens=self.num_tokens,
+            prepared.append(self.prepare_view(view, *clouds[view["uid"]], rng, mirrored))
+        points, sharp_points = (
+            torch.from_numpy(np.stack([inputs[name] for inputs in prepared])) for name in ("points", "sharp_points")
         )
-        posterior = DiagonalGaussianDistribution(moments)
-        queries = [torch.from_numpy(cloud).to(device) for cloud in visible]
-        masks = group_visible_tokens(self.vae, posterior.mode(), queries, min_votes=self.min_votes)
+        visible = [inputs["visible_points"] for inputs in prepared]
+        posterior, masks, anchors = self.encode_clouds(points, sharp_points, visible)
         moments = torch.cat([posterior.mean, posterior.logvar], dim=-1).cpu().numpy().astype(np.float16)
         masks, anchors = masks.cpu().numpy(), anchors.float().cpu().numpy()
         images = [ImageOps.mirror(view["image"]) if mirrored else view["image"] for view in views]
@@ -163,7 +219,7 @@ class LatentEncoder:
                 "uid": view["uid"],
                 "view": view["view"],
                 "mirrored": mirrored,
-                "frame": similarities[i].astype(np.float32),
+                "frame": prepared[i]["frame"].astype(np.float32),
                 "moments": moments[i],
                 "visible_tokens": np.flatnonzero(masks[i]).tolist(),
                 "visible_share": float(masks[i].mean()),
@@ -173,24 +229,34 @@ class LatentEncoder:
             for i, view in enumerate(views)
         ]
 
-    def _encoder_cloud(
-        self, similarity: np.ndarray, cloud: np.ndarray, rng: np.random.Generator, flag: float
-    ) -> torch.Tensor:
-        """`num_points` random rows of a cloud in the frame of the latents, (points, point channels)."""
-        rows = rng.permutation(len(cloud))[: self.num_points]
-        if len(rows) < self.num_points and flag:
-            rows = np.resize(rows, self.num_points)
-        moved = transform_cloud(similarity, cloud[rows])
-        if self.vae.config.sharp_flag:
-            moved = np.concatenate([moved, np.full((len(moved), 1), flag, np.float32)], axis=1)
-        return torch.from_numpy(moved)
+    @torch.no_grad()
+    def encode_clouds(
+        self, points: torch.Tensor, sharp_points: torch.Tensor, visible_points: list[np.ndarray]
+    ) -> tuple[DiagonalGaussianDistribution, torch.Tensor, torch.Tensor]:
+        """Posterior of the latents, visible tokens (batch, tokens) bool, and the tokens' surface points.
+
+        Args:
+            points, sharp_points (`torch.Tensor`): (batch, points, point channels).
+            visible_points (`list[np.ndarray]`): (k_i, 3) of each sample.
+        """
+        device = self.vae.device
+        takes_sharp_points = self.vae.config.dual_cross_attention or self.vae.config.sharp_flag
+        moments, anchors = self.vae.encode_with_anchors(
+            points.to(device),
+            sharp_points.to(device) if takes_sharp_points else None,
+            num_tokens=self.num_tokens,
+        )
+        posterior = DiagonalGaussianDistribution(moments)
+        queries = [torch.from_numpy(cloud).to(device) for cloud in visible_points]
+        return posterior, group_visible_tokens(self.vae, posterior.mode(), queries, self.min_votes), anchors
 
     def encode_images(self, images) -> torch.Tensor:
         """Patch tokens (images, patches, channels) of RGBA images."""
-        size = self.image_processor.crop_size["height"]
-        squares = [prepare_condition_image(image, size) for image in images]
-        pixels = self.image_processor(squares, do_resize=False, do_center_crop=False, return_tensors="pt").pixel_values
-        return patch_tokens(self.image_encoder, pixels.to(self.image_encoder.device))
+        return self.encode_pixels(preprocess_images(self.image_processor, images))
+
+    def encode_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Patch tokens (images, patches, channels) of preprocessed images."""
+        return patch_tokens(self.image_encoder, pixel_values.to(self.image_encoder.device))
 
 
 def anchors_in_view(anchors: np.ndarray, visible_points: np.ndarray) -> np.ndarray:
@@ -217,46 +283,3 @@ def encode_dataset(encoder: LatentEncoder, dataset: Path, table: str, *, splits:
 
 def _read_shard(dataset: Path, table: str, shard: str) -> datasets.Dataset:
     return datasets.load_dataset("parquet", data_files=str(shard_path(dataset, table, shard)), split="train")
-
-
-class LatentSamples(Dataset):
-    """Training samples of the transformer; indexed by `(epoch, index)`, the same for the same seed and key.
-
-    All randomness of a sample (posterior, noise, timestep, dropped condition) is drawn here from the sample's own
-    generator, so that runs which differ only in the model see the same data and the same noise.
-
-    Args:
-        latents (`datasets.Dataset`): rows of `latent_features`.
-        condition_dropout (`float`): probability that the image tokens are zeroed (classifier-free guidance).
-        logit_mean, logit_std (`float`): of the logit-normal timestep density.
-        seed (`int`): of all randomness.
-    """
-
-    def __init__(self, latents, *, condition_dropout, logit_mean, logit_std, seed):
-        self.latents = latents.with_format("numpy", ["moments", "visible_tokens", "image_embeds"])
-        self.condition_dropout = condition_dropout
-        self.logit_mean = logit_mean
-        self.logit_std = logit_std
-        self.seed = seed
-
-    def __len__(self):
-        return len(self.latents)
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
-        epoch, index = key
-        rng = np.random.default_rng((self.seed, epoch, index))
-        row = self.latents[index]
-        mean, logvar = np.split(row["moments"], 2, axis=-1)
-        latents = mean + np.exp(logvar / 2) * rng.standard_normal(mean.shape)
-        noise = rng.standard_normal(mean.shape)
-        density = 1 / (1 + np.exp(-(self.logit_mean + self.logit_std * rng.standard_normal())))
-        dropped = rng.random() < self.condition_dropout
-        visible = np.zeros(len(mean), bool)
-        visible[row["visible_tokens"].astype(int)] = True
-        return {
-            "latents": torch.from_numpy(latents.astype(np.float32)),
-            "noise": torch.from_numpy(noise.astype(np.float32)),
-            "density": torch.tensor(density, dtype=torch.float32),
-            "visible_mask": torch.from_numpy(visible),
-            "image_embeds": torch.from_numpy(row["image_embeds"].astype(np.float32) * (not dropped)),
-        }

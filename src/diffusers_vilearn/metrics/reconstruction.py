@@ -73,7 +73,14 @@ def surface_metrics(mesh: trimesh.Trimesh, truth: np.ndarray, seed: int = 0) -> 
 
 
 def score_shape(field: Callable[[torch.Tensor], torch.Tensor], view, vae_config, resolution: int) -> dict[str, float]:
-    """All metrics of one predicted shape.
+    """All metrics of one predicted shape; see `extract_and_score`."""
+    return extract_and_score(field, view, vae_config, resolution)[1]
+
+
+def extract_and_score(
+    field: Callable[[torch.Tensor], torch.Tensor], view, vae_config, resolution: int
+) -> tuple[trimesh.Trimesh | None, dict[str, float]]:
+    """The mesh of one predicted shape, and all its metrics.
 
     Args:
         field (`Callable`): (n, 3) -> (n,), positive inside.
@@ -82,8 +89,8 @@ def score_shape(field: Callable[[torch.Tensor], torch.Tensor], view, vae_config,
         resolution (`int`): cells per axis of the extracted mesh.
 
     Returns:
-        `dict[str, float]`: `iou`, `chamfer`, `f_score@0.02`, `f_score@0.05`, `floaters`. A field without a surface
-        scores 0, and the cube's half-diagonal as its Chamfer distance.
+        `tuple`: the mesh; and `iou`, `chamfer`, `f_score@0.02`, `f_score@0.05`, `floaters`. A field without a surface
+        has no mesh (`None`) and scores 0, and the cube's half-diagonal as its Chamfer distance.
     """
     inside = field(torch.from_numpy(view.xyz)) > 0
     iou = occupancy_iou(inside, torch.from_numpy(view.inside)).item()
@@ -91,5 +98,5 @@ def score_shape(field: Callable[[torch.Tensor], torch.Tensor], view, vae_config,
         mesh = extract_mesh(field, bounds=vae_config.bounds, truncation=vae_config.truncation, resolution=resolution)
     except NoSurfaceError:
         chamfer = math.sqrt(3) * vae_config.bounds
-        return {"iou": iou, "chamfer": chamfer, "f_score@0.02": 0.0, "f_score@0.05": 0.0, "floaters": 0}
-    return {"iou": iou, **surface_metrics(mesh, view.surface[:, :3])}
+        return None, {"iou": iou, "chamfer": chamfer, "f_score@0.02": 0.0, "f_score@0.05": 0.0, "floaters": 0}
+    return mesh, {"iou": iou, **surface_metrics(mesh, view.surface[:, :3])}

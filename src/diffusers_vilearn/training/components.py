@@ -1,0 +1,144 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The models of a transformer run: the frozen ones, and the one that is trained, new or taken up again."""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from peft import LoraConfig
+from transformers import AutoImageProcessor, BaseImageProcessor, Dinov2Model
+
+from ..data.latents import at_image_size
+from ..models import VecSetVAE, ViLearnTransformer3DModel
+
+# Attention and feed-forward layers of both kinds of blocks.
+LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+
+
+@dataclass
+class FrozenModels:
+    """What makes latents and image tokens, and is not trained.
+
+    Args:
+        vae (`VecSetVAE`), image_encoder (`Dinov2Model`): in evaluation mode, without gradients.
+        processor (`BaseImageProcessor`): of the image encoder.
+    """
+
+    vae: VecSetVAE
+    image_encoder: Dinov2Model
+    processor: BaseImageProcessor
+
+    @property
+    def image_size(self) -> int:
+        """Side of the condition image in pixels by default."""
+        return self.processor.crop_size["height"]
+
+    def image_processor(self, image_size: int) -> BaseImageProcessor:
+        """The processor for another size of the condition image."""
+        return at_image_size(self.processor, image_size)
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace) -> "FrozenModels":
+        """Those that `--vae` and `--image_encoder` name, or else those of `--pretrained_model_name_or_path`."""
+        whole = args.pretrained_model_name_or_path
+        if whole is None and (args.vae is None or args.image_encoder is None):
+            raise ValueError("Without `--pretrained_model_name_or_path`, `--vae` and `--image_encoder` are needed.")
+        common = {"cache_dir": args.cache_dir}
+        part = {**common, "revision": args.revision}
+        if args.vae is not None:
+            vae = VecSetVAE.from_pretrained(args.vae, **common)
+        else:
+            vae = VecSetVAE.from_pretrained(whole, subfolder="vae", variant=args.variant, **part)
+        if args.image_encoder is not None:
+            image_encoder = Dinov2Model.from_pretrained(args.image_encoder, dtype=torch.float32, **common)
+            processor = AutoImageProcessor.from_pretrained(args.image_encoder, **common)
+        else:
+            image_encoder = Dinov2Model.from_pretrained(
+                whole, subfolder="image_encoder", variant=args.variant, dtype=torch.float32, **part
+            )
+            processor = AutoImageProcessor.from_pretrained(whole, subfolder="feature_extractor", **part)
+        return cls(vae.requires_grad_(False).eval(), image_encoder.requires_grad_(False).eval(), processor)
+
+
+def make_transformer(
+    args: argparse.Namespace, models: FrozenModels, *, frame: str, visible_fraction: float
+) -> ViLearnTransformer3DModel:
+    """A new transformer, or that of `--pretrained_model_name_or_path`, for latents of a frame.
+
+    Raises:
+        ValueError: there is neither a configuration nor a checkpoint; or the checkpoint does not fit the latents.
+    """
+    chosen = {
+        name: getattr(args, name)
+        for name in ("visibility_encoding", "visible_position", "invisible_position")
+        if getattr(args, name) is not None
+    }
+    if args.pretrained_model_name_or_path is not None:
+        return _take_up(args, models, frame, chosen | {"visible_fraction": visible_fraction})
+    config = args.transformer if args.transformer is not None else _read_config(args.transformer_config)
+    config = {
+        **config,
+        **chosen,
+        "in_channels": models.vae.config.latent_channels,
+        "joint_attention_dim": models.image_encoder.config.hidden_size,
+        "visible_fraction": visible_fraction,
+        "frame": frame,
+    }
+    transformer = ViLearnTransformer3DModel(**config)
+    # Some encodings draw weights of their own first. Runs that differ in the encoding start from the same others.
+    torch.manual_seed(args.seed)
+    others = ViLearnTransformer3DModel(**{**config, "visibility_encoding": "none"})
+    transformer.load_state_dict(others.state_dict(), strict=False)
+    return transformer
+
+
+def _take_up(args, models: FrozenModels, frame: str, chosen: dict) -> ViLearnTransformer3DModel:
+    if args.transformer is not None or args.transformer_config is not None:
+        raise ValueError(
+            "`--pretrained_model_name_or_path` brings its own configuration; `--transformer_config` is for new models."
+        )
+    transformer = ViLearnTransformer3DModel.from_pretrained(
+        args.pretrained_model_name_or_path,
+        subfolder="transformer",
+        revision=args.revision,
+        variant=args.variant,
+        cache_dir=args.cache_dir,
+        **chosen,
+    )
+    config = transformer.config
+    for name, has, needs in (
+        ("in_channels", config.in_channels, models.vae.config.latent_channels),
+        ("joint_attention_dim", config.joint_attention_dim, models.image_encoder.config.hidden_size),
+        ("frame", config.frame, frame),
+    ):
+        if has != needs:
+            raise ValueError(
+                f"The transformer of {args.pretrained_model_name_or_path} has `{name}={has!r}`, but the data and its"
+                f" models need {needs!r}."
+            )
+    return transformer
+
+
+def _read_config(path: str | None) -> dict:
+    """A JSON or YAML file."""
+    if path is None:
+        raise ValueError(
+            "A new transformer needs `--transformer_config`, or `transformer` in the file of `--config`; to finetune,"
+            " pass `--pretrained_model_name_or_path`."
+        )
+    text = Path(path).read_text(encoding="utf-8")
+    return json.loads(text) if Path(path).suffix == ".json" else yaml.safe_load(text)
+
+
+def add_lora(transformer: ViLearnTransformer3DModel, rank: int, alpha: int | None) -> None:
+    """Freeze the transformer and add LoRA layers to its attention, the only ones that are trained."""
+    transformer.requires_grad_(False)
+    names = {name for name, _ in transformer.named_modules()}
+    layers = [layer for layer in LORA_LAYERS if any(name.endswith(f".{layer}") for name in names)]
+    transformer.add_adapter(
+        LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights="gaussian", target_modules=layers)
+    )

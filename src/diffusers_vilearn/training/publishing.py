@@ -1,0 +1,67 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The card of a run's result, and its way to the Hub."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from ..hub import write_model_card
+from .schedule import Schedule
+
+CARD_TEMPLATE = Path(__file__).parent / "run_card.md"
+# Not part of the result: checkpoints, logs, samples by step, and hidden files, which are unfinished ones.
+LEFT_OUT = ["checkpoint-*", "checkpoint-*/**", "logs/**", "samples/**", "*.jsonl", ".*", ".*/**"]
+
+
+def repository_of(args: argparse.Namespace) -> str:
+    """`--hub_model_id`, or the name of the output folder."""
+    return args.hub_model_id or Path(args.output_dir).resolve().name
+
+
+def create_repository(args: argparse.Namespace) -> None:
+    """Make the repository, or find it: at the start of a run, so that a wrong name or token costs no training."""
+    HfApi(token=args.hub_token).create_repo(repository_of(args), exist_ok=True)
+
+
+def publish(args: argparse.Namespace, schedule: Schedule, transformer) -> None:
+    """Write `README.md` of the result; upload both with `--push_to_hub`."""
+    facts = describe_run(args, schedule, transformer)
+    write_model_card(args.output_dir, CARD_TEMPLATE, repo_id=repository_of(args), **facts)
+    if args.push_to_hub:
+        HfApi(token=args.hub_token).upload_folder(
+            repo_id=repository_of(args),
+            folder_path=args.output_dir,
+            commit_message="End of training",
+            ignore_patterns=LEFT_OUT,
+        )
+
+
+def describe_run(args: argparse.Namespace, schedule: Schedule, transformer) -> dict:
+    """What a reader wants to know of a run: command, data, stages, and what the model is."""
+    config = transformer.config
+    return {
+        "title": Path(args.output_dir).resolve().name,
+        "lora_rank": args.rank,
+        "base_model": args.pretrained_model_name_or_path,
+        "dataset": args.dataset_name,
+        "frame": config.frame,
+        "visibility_encoding": config.visibility_encoding,
+        "visible_fraction": config.visible_fraction,
+        "parameters": f"{transformer.num_parameters() / 1e6:.1f}M parameters",
+        "stages": [vars(stage) | {"steps": stage.stop - stage.start} for stage in schedule.stages],
+        "learning_rate": args.learning_rate,
+        "condition_dropout": args.condition_dropout,
+        "seed": args.seed,
+        "command": _command(args),
+    }
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The command line without the token."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    command = shlex.join(words)
+    return command.replace(args.hub_token, "TOKEN") if args.hub_token else command

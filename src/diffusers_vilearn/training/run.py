@@ -1,0 +1,155 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A run of a trainer: its accelerator, its optimiser, and how it stops: asked to, or at a loss that is no number."""
+
+import argparse
+import signal
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, ProjectConfiguration, set_seed
+from diffusers.optimization import get_scheduler
+
+from ..files import drop_json_lines
+from .checkpoints import list_checkpoints, tidy_checkpoints
+
+LOGS = ("train_log.jsonl", "validation_log.jsonl")
+
+
+def start_accelerator(args: argparse.Namespace) -> Accelerator:
+    """The accelerator that the common arguments describe; makes the output folder and seeds the run."""
+    output_dir = Path(args.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        log_with=None if args.report_to == "none" else args.report_to,
+        project_config=ProjectConfiguration(project_dir=output_dir, logging_dir=output_dir / args.logging_dir),
+    )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # DeepSpeed would read it off the loader, which is not prepared: stages change it.
+        accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = args.train_batch_size
+    if args.allow_tf32:
+        torch.backends.cuda.matmul.allow_tf32 = True
+    set_seed(args.seed)
+    if accelerator.is_main_process:
+        tidy_checkpoints(output_dir)
+    accelerator.wait_for_everyone()
+    return accelerator
+
+
+def make_optimizer(args: argparse.Namespace, parameters, accelerator: Accelerator, max_train_steps: int):
+    """AdamW and its learning-rate schedule over `max_train_steps`, not yet prepared."""
+    learning_rate = args.learning_rate
+    if args.scale_lr:
+        learning_rate *= args.gradient_accumulation_steps * args.train_batch_size * accelerator.num_processes
+    optimizer_class = torch.optim.AdamW
+    if args.use_8bit_adam:
+        try:
+            from bitsandbytes.optim import AdamW8bit as optimizer_class
+        except ImportError as error:
+            raise ImportError("`--use_8bit_adam` needs bitsandbytes: `pip install bitsandbytes`.") from error
+    optimizer = optimizer_class(
+        parameters,
+        lr=learning_rate,
+        betas=(args.adam_beta1, args.adam_beta2),
+        weight_decay=args.adam_weight_decay,
+        eps=args.adam_epsilon,
+    )
+    # A prepared scheduler makes one step a process.
+    lr_scheduler = get_scheduler(
+        args.lr_scheduler,
+        optimizer,
+        num_warmup_steps=args.lr_warmup_steps * accelerator.num_processes,
+        num_training_steps=max_train_steps * accelerator.num_processes,
+        num_cycles=args.lr_num_cycles,
+        power=args.lr_power,
+    )
+    return optimizer, lr_scheduler
+
+
+def start_trackers(accelerator: Accelerator, name: str, args: argparse.Namespace) -> None:
+    """Start what `--report_to` names; it learns all arguments but the token of the Hub."""
+    if accelerator.log_with:
+        values = {key: value for key, value in vars(args).items() if key != "hub_token" and value is not None}
+        simple = (bool, int, float, str)
+        config = {key: value if isinstance(value, simple) else str(value) for key, value in values.items()}
+        accelerator.init_trackers(name, config=config)
+
+
+class Interruption:
+    """SIGTERM (preemption) and SIGINT as a request to end the run after the step at hand; twice is at once.
+
+    A context: the handlers that were there before come back at its end.
+    """
+
+    def __init__(self):
+        self.signal: signal.Signals | None = None
+
+    def __enter__(self) -> "Interruption":
+        self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_):
+        self._restore()
+
+    def _note(self, number, _frame):
+        self.signal = signal.Signals(number)
+        self._restore()
+
+    def _restore(self):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+class TrainingStopped(RuntimeError):
+    """The run cannot go on; the message says why, and from where it can be resumed."""
+
+
+def check_step(
+    accelerator: Accelerator,
+    interruption: Interruption,
+    values: list[torch.Tensor],
+    uids: list[str],
+    step: int,
+    output_dir: str | Path,
+) -> bool:
+    """Before the optimiser changes the weights: whether any process was asked to end.
+
+    Args:
+        values (`list[torch.Tensor]`): losses of this process and the gradient's norm, scalars that must be finite.
+        uids (`list[str]`): rows of this step in this process.
+        step (`int`): number of the step at hand.
+        output_dir (`str` or `Path`): of the run.
+
+    Raises:
+        TrainingStopped: in the processes where a value is not finite; it names their rows.
+    """
+    values = torch.stack([_whole(value.detach()).float() for value in values])
+    if not torch.isfinite(values).all():
+        raise TrainingStopped(
+            f"The loss or its gradient is not finite at step {step} (losses, gradient norm: {values.tolist()})."
+            f" Its rows: {', '.join(uids)}. {describe_last_checkpoint(output_dir)}"
+        )
+    stop = torch.tensor(float(interruption.signal is not None), device=accelerator.device)
+    return bool(accelerator.reduce(stop, "sum") if accelerator.num_processes > 1 else stop)
+
+
+def _whole(value: torch.Tensor) -> torch.Tensor:
+    """FSDP2 gives the gradient's norm as a `DTensor`."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def describe_last_checkpoint(output_dir: str | Path) -> str:
+    """A sentence that names the last whole checkpoint."""
+    checkpoints = list_checkpoints(output_dir)
+    if not checkpoints:
+        return "There is no checkpoint yet."
+    return f"The last good checkpoint is {checkpoints[-1]}."
+
+
+def rewind_logs(output_dir: str | Path, step: int) -> None:
+    """Forget what the logs say of steps after `step`, which a resumed run makes again."""
+    for name in LOGS:
+        drop_json_lines(Path(output_dir) / name, lambda record: record["step"] <= step)

@@ -1,0 +1,76 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Training scripts as real processes that can be killed, without the seconds that each import of torch takes: a server
+imports once and forks."""
+
+import multiprocessing
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+TRAINING = Path(__file__).parents[2] / "training"
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(
+    [
+        "accelerate",
+        "diffusers_vilearn.metrics.reconstruction",
+        "diffusers_vilearn.pipelines.pipeline_vilearn",
+        "diffusers_vilearn.pipelines.preview",
+        "diffusers_vilearn.training.loop",
+        "peft",
+    ]
+)
+
+
+def _run(script: str, arguments: list[str], log: str, environment: dict[str, str]) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.environ.update(environment)
+    import torch
+
+    torch.set_num_threads(1)
+    sys.argv = [script, *arguments]
+    runpy.run_path(script, run_name="__main__")
+
+
+class ScriptProcess:
+    """A training script in a process of its own.
+
+    Args:
+        script (`str`): its name in `training/`.
+        arguments: of its command line.
+        log (`Path`): where its output goes.
+        environment (`dict`): variables beside those of this process.
+    """
+
+    def __init__(self, script: str, *arguments, log: Path, environment: dict[str, str] | None = None):
+        self.log = log
+        words = [str(argument) for argument in arguments]
+        target = (str(TRAINING / script), words, str(log), environment or {})
+        self.process = _SERVER.Process(target=_run, args=target)
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def wait(self, seconds: float = 300) -> int:
+        """Exit status, negative for a signal."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            pytest.fail(f"No end after {seconds} s: {self.output[-2000:]}")
+        return self.process.exitcode

@@ -1,0 +1,104 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Two processes do what one does with the same global batch; they share the rows and none sees one of the other's."""
+
+import socket
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from processes import TRAINING, ScriptProcess
+from test_train_vilearn import SCRIPT, arguments, losses, train, weights
+from torch.utils.data import BatchSampler
+
+from diffusers_vilearn.models import ViLearnTransformer3DModel
+from diffusers_vilearn.training.checkpoints import list_checkpoints
+from diffusers_vilearn.training.stream import BatchesOfRank, GroupedStream, ShuffledStream
+
+
+def train_in_two(work: Path, output_dir: Path, *more) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    common = {
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+        "ACCELERATE_USE_CPU": "true",
+    }
+    output_dir.mkdir()
+    processes = [
+        ScriptProcess(
+            SCRIPT,
+            *arguments(work, output_dir, *more),
+            log=output_dir / f"rank-{rank}.log",
+            environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    codes = [process.wait() for process in processes]
+    assert codes == [0, 0], "\n".join(process.output[-2000:] for process in processes)
+
+
+OPTIONS = ("--max_train_steps", 6, "--learning_rate", 1e-3, "--checkpointing_steps", 3)
+
+
+@pytest.fixture(scope="module")
+def alone(work) -> Path:
+    train(work, work / "alone", *OPTIONS, "--train_batch_size", 4, "--use_ema")
+    return work / "alone"
+
+
+def test_two_processes_make_the_losses_of_one(work, alone, tmp_path):
+    options = (*OPTIONS, "--train_batch_size", 2, "--use_ema", "--validation_steps", 3, "--num_validation_images", 1)
+    train_in_two(work, tmp_path / "two", *options, "--validation_inference_steps", 1, "--validation_resolution", 16)
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(alone), atol=1e-5)
+    two, one = weights(tmp_path / "two" / "transformer"), weights(alone / "transformer")
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-4, rtol=1e-3)
+    assert [path.name for path in list_checkpoints(tmp_path / "two")] == ["checkpoint-3", "checkpoint-6"]
+    assert len(list((tmp_path / "two" / "samples").glob("*.png"))) == 2
+
+
+def test_accumulated_gradients_make_the_losses_of_one_batch(work, alone, tmp_path):
+    options = (*OPTIONS, "--train_batch_size", 2, "--gradient_accumulation_steps", 2, "--use_ema")
+    train(work, tmp_path / "accumulated", *options)
+    np.testing.assert_allclose(losses(tmp_path / "accumulated"), losses(alone), atol=1e-5)
+
+
+def test_processes_share_a_shuffled_epoch():
+    stream = ShuffledStream(12, seed=0, start=0, stop=24)
+    batches = BatchSampler(stream, 2, drop_last=True)
+    ranks = [list(BatchesOfRank(batches, rank, 3)) for rank in range(3)]
+    assert [len(of_rank) for of_rank in ranks] == [4, 4, 4] == [len(BatchesOfRank(batches, 0, 3))] * 3
+    seen = Counter(key for of_rank in ranks for batch in of_rank for key in batch)
+    assert seen == Counter({(epoch, index): 1 for epoch in range(2) for index in range(12)})
+
+
+def test_processes_share_row_groups_and_resume_in_the_middle():
+    sizes = np.array([3, 5, 2, 4, 6, 1, 3])
+    length = [0, 0]
+    groups = [set(), set()]
+    firsts = np.cumsum(sizes) - sizes
+    for rank in range(2):
+        whole = list(GroupedStream(sizes, 0, rank, 2, 0, 60, window=2))
+        for start in (0, 7, 23, 59):
+            assert list(GroupedStream(sizes, 0, rank, 2, start, 60, window=2)) == whole[start:]
+        first = [index for epoch, index in whole if epoch == 0]
+        assert len(first) == len(set(first))
+        length[rank] = len(first)
+        groups[rank] = {int(np.searchsorted(firsts, index, side="right")) for index in first}
+        assert [epoch for epoch, _ in whole] == sorted(epoch for epoch, _ in whole)
+    assert sum(length) == sizes.sum() and not groups[0] & groups[1]
+    with pytest.raises(ValueError, match="7 row groups, fewer than the 8 processes"):
+        GroupedStream(sizes, 0, 0, 8, 0, 1)
+
+
+@pytest.mark.parametrize("path", sorted((TRAINING / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_understands_the_shipped_configurations(path):
+    config = load_config_from_file(str(path))
+    assert config.num_processes == 32 and config.num_machines == 4 and config.mixed_precision == "bf16"
+    if path.stem == "fsdp2":
+        wrapped = config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(",")
+        assert wrapped == ViLearnTransformer3DModel._no_split_modules
