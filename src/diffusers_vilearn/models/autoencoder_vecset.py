@@ -365,18 +365,20 @@ class VecSetGeometryHead(nn.Module):
         self.proj_out = nn.Linear(dim, 1)
         self.gradient_checkpointing = False
 
-    def project_query(self, embedded: torch.Tensor) -> torch.Tensor:
-        return self.cross_block.project_query(self.proj_query(embedded))
-
-    def project_key_value(self, hidden_states: torch.Tensor) -> KeyValue:
-        return self.cross_block.project_key_value(self.proj_latents(hidden_states))
-
     def forward(
-        self, embedded: torch.Tensor, context: torch.Tensor | KeyValue, recompute: bool = True
-    ) -> torch.Tensor:
-        queries = self.proj_query(embedded)
-        if not isinstance(context, tuple):
+        self, embedded: torch.Tensor | None, context: torch.Tensor | KeyValue | None, recompute: bool = True
+    ) -> torch.Tensor | KeyValue:
+        """The field; without `context` the queries of `embedded`, without `embedded` the keys and values of `context`.
+
+        One entry for all three: the hooks that bring offloaded weights back sit on `forward`.
+        """
+        if context is not None and not isinstance(context, tuple):
             context = self.proj_latents(context)
+        if embedded is None:
+            return self.cross_block.project_key_value(context)
+        queries = self.proj_query(embedded)
+        if context is None:
+            return self.cross_block.project_query(queries)
         if torch.is_grad_enabled() and self.gradient_checkpointing and recompute:
             queries = self._gradient_checkpointing_func(self.cross_block, queries, context)
         else:
@@ -715,7 +717,7 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         Raises:
             ValueError: If `xyz` has another shape.
         """
-        return self.geometry.project_query(self._embed_xyz(xyz))
+        return self.geometry(self._embed_xyz(xyz), None)
 
     @apply_forward_hook
     def project_key_value(self, hidden: torch.Tensor) -> KeyValue:
@@ -728,7 +730,7 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         Returns:
             `tuple` of two `torch.Tensor` of shape `(batch, tokens, geometry heads, head channels)`.
         """
-        return self.geometry.project_key_value(hidden)
+        return self.geometry(None, hidden)
 
     @apply_forward_hook
     def query(self, xyz: torch.Tensor, hidden: torch.Tensor | KeyValue) -> torch.Tensor:
