@@ -24,8 +24,6 @@ from diffusers.utils.torch_utils import randn_tensor
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
 
-# An operator of its own, so that `torch.compile` sees one node: unrolled, 2048 tokens would be 10,000 nodes.
-@torch.library.custom_op("diffusers_vilearn::farthest_point_sample", mutates_args=())
 def _farthest_point_sample(points: torch.Tensor, start: torch.Tensor, num_samples: int) -> torch.Tensor:
     xyz = points.transpose(1, 2).contiguous()
     distance = xyz.new_full((xyz.shape[0], xyz.shape[2]), math.inf)
@@ -40,9 +38,13 @@ def _farthest_point_sample(points: torch.Tensor, start: torch.Tensor, num_sample
     return torch.cat(chosen, dim=1)
 
 
-@_farthest_point_sample.register_fake
-def _(points, start, num_samples):
-    return start.new_empty((points.shape[0], num_samples))
+# An operator of its own, so that `torch.compile` sees one node: unrolled, 2048 tokens would be 10,000 nodes. Defined
+# once: a repository may carry a copy of this file, and a second definition would break the first one's callers.
+if not hasattr(torch.ops.diffusers_vilearn, "farthest_point_sample"):
+    _operator = torch.library.custom_op("diffusers_vilearn::farthest_point_sample", mutates_args=())
+    _operator(_farthest_point_sample).register_fake(
+        lambda points, start, num_samples: start.new_empty((points.shape[0], num_samples))
+    )
 
 
 def farthest_point_sample(
@@ -70,7 +72,9 @@ def farthest_point_sample(
         start = torch.zeros(batch_size, dtype=torch.long, device=points.device)
     else:
         start = torch.randint(num_points, (batch_size,), generator=generator, device=generator.device)
-    return _farthest_point_sample(points.detach().float(), start.to(points.device), num_samples)
+    return torch.ops.diffusers_vilearn.farthest_point_sample(
+        points.detach().float(), start.to(points.device), num_samples
+    )
 
 
 class DiagonalGaussianDistribution:
