@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The package's own source as files of a repository, for those who have diffusers but not this package.
 
-`DiffusionPipeline.from_pretrained(repo, trust_remote_code=True)` imports the pipeline from `pipeline.py` in the root and
-a component from one file in its folder. Root files may import each other; diffusers copies those that `pipeline.py`
-names. So every module that the pipeline needs becomes a file in the root, and each model the file of its component.
+`DiffusionPipeline.from_pretrained(repo, trust_remote_code=True)` imports the pipeline from `pipeline.py` in the root
+and a component from one file in its folder. Root files may import each other; diffusers copies those that
+`pipeline.py` names. So every module that the pipeline needs becomes a file in the root, and each model the file of its
+component.
 """
 
 import ast

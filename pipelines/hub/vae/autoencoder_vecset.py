@@ -22,6 +22,8 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from diffusers.utils.torch_utils import randn_tensor
 
+from diffusers.utils import PushToHubMixin as ModelCardMixin
+
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -387,7 +389,7 @@ def _gather_rows(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
-class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
+class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin, ModelCardMixin):
     r"""
     A variational autoencoder between surface point clouds and unordered shape tokens.
 

@@ -20,6 +20,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import AdaLayerNormSingle
 from diffusers.utils import apply_lora_scale
 
+from ..hub import ModelCardMixin
+
 VISIBILITY_ENCODINGS = ("va_rope", "va_lpe", "va_rope_lpe", "rope", "none")
 
 # The two sizes of the paper: `ViLearnTransformer3DModel.from_config(VILEARN_SMALL)` has 394.1M parameters,
@@ -399,6 +401,7 @@ class ViLearnTransformer3DModel(
     PeftAdapterMixin,
     CacheMixin,
     AttentionMixin,
+    ModelCardMixin,
 ):
     """
     The ViLearn transformer (CVPR 2026): predicts the rectified-flow velocity of shape tokens given image tokens.

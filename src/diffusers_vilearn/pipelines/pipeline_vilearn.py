@@ -16,6 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import BaseImageProcessor, Dinov2Model
 
 from ..data.images import patch_tokens
+from ..hub import ModelCardMixin
 from ..models.autoencoder_vecset import VecSetVAE
 from ..models.transformer_vilearn import ViLearnTransformer3DModel
 from ..visibility import inference_visible_mask
@@ -44,7 +45,7 @@ def calculate_shift(num_tokens: int, base_num_tokens: int = 256, base_shift: flo
     return base_shift * math.sqrt(num_tokens / base_num_tokens)
 
 
-class ViLearnImageTo3DPipeline(DiffusionPipeline):
+class ViLearnImageTo3DPipeline(DiffusionPipeline, ModelCardMixin):
     r"""
     Image-to-3D generation with ViLearn: a rectified-flow MM-DiT over the shape tokens of a VecSet VAE, conditioned on
     DINOv2 patch tokens, with visibility-aware positional encoding.
