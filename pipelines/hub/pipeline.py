@@ -11,17 +11,17 @@ from numbers import Integral
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import replace_example_docstring
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import BaseImageProcessor, Dinov2Model
 
 from .vilearn_images import patch_tokens
-from diffusers.utils import PushToHubMixin as ModelCardMixin
 from diffusers import ModelMixin as VecSetVAE  # a type hint; the class comes from the component's own folder
 from diffusers import ModelMixin as ViLearnTransformer3DModel  # a type hint; the class comes from the component's own folder
 from .vilearn_visibility import inference_visible_mask
 from .vilearn_image_processor import PipelineImage, ViLearnImageProcessor
+from diffusers import DiffusionPipeline as ViLearnDiffusionPipeline
 from .vilearn_pipeline_output import ViLearnPipelineOutput
 
 EXAMPLE_DOC_STRING = """
@@ -46,7 +46,7 @@ def calculate_shift(num_tokens: int, base_num_tokens: int = 256, base_shift: flo
     return base_shift * math.sqrt(num_tokens / base_num_tokens)
 
 
-class ViLearnImageTo3DPipeline(DiffusionPipeline, ModelCardMixin):
+class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline):
     r"""
     Image-to-3D generation with ViLearn: a rectified-flow MM-DiT over the shape tokens of a VecSet VAE, conditioned on
     DINOv2 patch tokens, with visibility-aware positional encoding.

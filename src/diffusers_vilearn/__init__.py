@@ -49,7 +49,8 @@ def __getattr__(name: str):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-# diffusers resolves the components of `model_index.json` in the libraries it knows, and the pipeline class in its own
-# namespace. `ModelMixin`, above, is how it recognises a library that holds models.
+# diffusers resolves the components of `model_index.json` in the libraries it knows, and the class of a pipeline, or of
+# a model alone (`AutoModel`), in its own namespace. `ModelMixin`, above, is how it recognises a library with models.
 LOADABLE_CLASSES.setdefault(__name__, {})
-diffusers.ViLearnImageTo3DPipeline = ViLearnImageTo3DPipeline
+for _class in (VecSetVAE, ViLearnImageTo3DPipeline, ViLearnTransformer3DModel):
+    setattr(diffusers, _class.__name__, _class)

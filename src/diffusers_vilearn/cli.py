@@ -104,9 +104,7 @@ def prepare(context: typer.Context):
 
 @app.command()
 def publish(
-    folder: Annotated[
-        Path, typer.Argument(help="Saved pipeline or model; a training script's output folder will do.")
-    ],
+    folder: Annotated[Path, typer.Argument(help="Saved pipeline or model, as training scripts write it.")],
     repo_id: Annotated[
         str | None, typer.Argument(help="user/name on the Hub; without it only the card is written.")
     ] = None,
@@ -117,7 +115,7 @@ def publish(
     template: Annotated[str | None, typer.Option(help="Card: base, vae, small, large or tiny.")] = None,
     self_contained: Annotated[
         bool,
-        typer.Option("--self-contained", help="Put the code beside the weights; it then needs trust_remote_code."),
+        typer.Option("--self-contained", help="Put the code beside the weights; then needs trust_remote_code."),
     ] = False,
     private: Annotated[bool, typer.Option("--private", help="If the repository is made.")] = False,
 ):

@@ -18,6 +18,11 @@ from .files import write_atomically
 PACKAGE = Path(__file__).parent
 PIPELINE = "pipelines.pipeline_vilearn"
 COMPONENTS = {"vae": "models.autoencoder_vecset", "transformer": "models.transformer_vilearn"}
+# What stays in the package, cards and checks of foreign files, and the class of diffusers that stands in for it.
+STAND_INS = {
+    "models.modeling_utils": {"ViLearnModelMixin": "from diffusers import ModelMixin"},
+    "pipelines.pipeline_loading_utils": {"ViLearnDiffusionPipeline": "from diffusers import DiffusionPipeline"},
+}
 # Files in the root share a module cache with those of other repositories, hence the prefix.
 _PREFIX = "vilearn_"
 _NOTE = "# Written by pipelines/build_hub_files.py from src/diffusers_vilearn/{path}; edit that file instead.\n"
@@ -85,7 +90,7 @@ def _root_name(module: str) -> str:
 
 
 def _is_sibling(module: str) -> bool:
-    return module != "hub" and module not in COMPONENTS.values()
+    return module not in STAND_INS and module not in COMPONENTS.values()
 
 
 def _source(module: str) -> str:
@@ -130,9 +135,10 @@ def _rewrite(module: str, allow_siblings: bool = True) -> str:
 
 def _repository_import(module: str, one: _Import) -> str:
     names = ", ".join(ast.unparse(alias) for alias in one.node.names)
-    if one.module == "hub":
-        # Cards are written by the package; without it, `push_to_hub` is that of diffusers.
-        return f"from diffusers.utils import PushToHubMixin as {names}"
+    if one.module in STAND_INS:
+        if names not in STAND_INS[one.module]:
+            raise ValueError(f"`{module}` imports {names} from `{one.module}`, which stays in the package.")
+        return f"{STAND_INS[one.module][names]} as {names}"
     if one.module in COMPONENTS.values():
         _check_only_hints(module, {alias.asname or alias.name for alias in one.node.names})
         aliases = ", ".join(f"ModelMixin as {alias.asname or alias.name}" for alias in one.node.names)

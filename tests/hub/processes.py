@@ -20,6 +20,7 @@ REQUIREMENTS = ("diffusers", "transformers", "trimesh", "libigl", "torch")
 
 def run_python(code: str, home: Path, python: str = sys.executable, **environment: str) -> subprocess.CompletedProcess:
     """Run code in a new process with caches of its own under `home`; offline unless `HF_ENDPOINT` is given."""
+    home.mkdir(exist_ok=True)
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS") if name in os.environ}
     offline = {} if "HF_ENDPOINT" in environment else {"HF_HUB_OFFLINE": "1"}
     caches = {"HF_HOME": str(home / "hf"), "HOME": str(home), "HF_HUB_DISABLE_XET": "1"}

@@ -6,7 +6,8 @@
         run(code, HF_ENDPOINT=hub.url, HF_TOKEN=hub.token)
 
 Files above `LFS_SIZE` go by git-LFS: a batch request, a PUT of the bytes, and at download a redirect, as on the Hub.
-`hub.cut(method, path, after)` closes the socket of the next such request once that many bytes of its body have passed.
+`hub.cut(method, path, after)` breaks the connection of the next such request once that many bytes of its body have
+passed.
 """
 
 import base64
@@ -73,6 +74,7 @@ class Cut:
     method: str
     path: str
     after: int
+    reset: bool
 
 
 class HubError(Exception):
@@ -101,6 +103,8 @@ class HubServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        # A host of its own, as the Hub's: `huggingface_hub` takes the headers of what redirects to another host.
+        self.storage_url = self.url.replace("127.0.0.1", "localhost")
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
         return self
@@ -110,8 +114,8 @@ class HubServer:
         self._server.server_close()
         self._thread.join()
 
-    def cut(self, method: str, path: str, after: int) -> None:
-        self.cuts.append(Cut(method, path, after))
+    def cut(self, method: str, path: str, after: int, reset: bool = False) -> None:
+        self.cuts.append(Cut(method, path, after, reset))
 
     def add(self, name: str, folder: Path, kind: str = "models", private: bool = False) -> Repository:
         """A repository with the files of a folder, as if somebody had pushed them."""
@@ -193,10 +197,12 @@ class Handler(BaseHTTPRequestHandler):
                     return cut
         return None
 
-    def _break(self):
-        """Reset the connection as a failing network does."""
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.shutdown(socket.SHUT_RDWR)
+    def _break(self, cut: Cut):
+        """Close the connection in the middle, or `reset` it, which the other side cannot take for an end."""
+        if cut.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
         raise ConnectionAbortedError
 
     def _drain(self):
@@ -220,7 +226,7 @@ class Handler(BaseHTTPRequestHandler):
         while piece := self._read_some():
             pieces.append(piece)
             if cut is not None and self.passed >= cut.after:
-                self._break()
+                self._break(cut)
         return b"".join(pieces)
 
     def _send(self, status: int, body: bytes | dict | list = b"", headers: dict | None = None):
@@ -240,7 +246,7 @@ class Handler(BaseHTTPRequestHandler):
             self.passed += len(content[start : start + CHUNK])
             if cut is not None and self.passed >= cut.after:
                 self.wfile.flush()
-                self._break()
+                self._break(cut)
 
     # Who asks for what
 
@@ -363,7 +369,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._send_range(blob.content, headers | {"ETag": f'"{blob.oid}"'})
         linked = {"X-Linked-ETag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.content))}
         self.hub.storage[blob.sha256] = blob.content
-        return self._send(302, b"", headers | linked | {"Location": f"{self.hub.url}/lfs/{blob.sha256}"})
+        return self._send(302, b"", headers | linked | {"Location": f"{self.hub.storage_url}/lfs/{blob.sha256}"})
 
     def download(self, sha256: str):
         if sha256 not in self.hub.storage:
@@ -401,7 +407,7 @@ class Handler(BaseHTTPRequestHandler):
         for one in body["objects"]:
             answer = {"oid": one["oid"], "size": one["size"]}
             if one["oid"] not in self.hub.storage:
-                answer["actions"] = {"upload": {"href": f"{self.hub.url}/lfs/{one['oid']}"}}
+                answer["actions"] = {"upload": {"href": f"{self.hub.storage_url}/lfs/{one['oid']}"}}
             objects.append(answer)
         self._send(200, {"transfer": "basic", "objects": objects})
 

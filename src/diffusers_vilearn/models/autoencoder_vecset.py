@@ -16,12 +16,11 @@ from diffusers.models.attention import AttentionMixin, AttentionModuleMixin, Fee
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.autoencoders.vae import AutoencoderMixin
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from diffusers.utils.torch_utils import randn_tensor
 
-from ..hub import ModelCardMixin
+from .modeling_utils import ViLearnModelMixin
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
@@ -388,7 +387,7 @@ def _gather_rows(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
-class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin, ModelCardMixin):
+class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
     r"""
     A variational autoencoder between surface point clouds and unordered shape tokens.
 
@@ -443,6 +442,20 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin, Model
             that the condition camera has azimuth 0).
     """
 
+    _config_limits = {  # noqa: RUF012
+        "latent_channels": (1, 8192),
+        "num_tokens": (1, 1_000_000),
+        "point_channels": (3, 256),
+        "num_freqs": (0, 32),
+        "freq_scale": (0.0, 1e6),
+        **dict.fromkeys(("encoder_width", "decoder_width", "geometry_width"), (1, 8192)),
+        **dict.fromkeys(("encoder_heads", "decoder_heads", "geometry_heads"), (1, 512)),
+        **dict.fromkeys(("num_encoder_layers", "num_decoder_layers"), (0, 512)),
+        **dict.fromkeys(("mlp_ratio", "geometry_mlp_ratio"), (0.01, 16.0)),
+        **dict.fromkeys(("norm_eps", "final_norm_eps", "qk_norm_eps"), (0.0, 1.0)),
+        **dict.fromkeys(("scaling_factor", "shift_factor", "bounds"), (-1e6, 1e6)),
+        "truncation": (1e-9, 1e6),
+    }
     _supports_gradient_checkpointing = True
     _no_split_modules = ["VecSetTransformerBlock", "VecSetCrossAttentionBlock"]  # noqa: RUF012
     _repeated_blocks = ["VecSetTransformerBlock"]  # noqa: RUF012

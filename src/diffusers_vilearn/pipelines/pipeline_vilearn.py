@@ -10,17 +10,17 @@ from numbers import Integral
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import replace_example_docstring
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import BaseImageProcessor, Dinov2Model
 
 from ..data.images import patch_tokens
-from ..hub import ModelCardMixin
 from ..models.autoencoder_vecset import VecSetVAE
 from ..models.transformer_vilearn import ViLearnTransformer3DModel
 from ..visibility import inference_visible_mask
 from .image_processor import PipelineImage, ViLearnImageProcessor
+from .pipeline_loading_utils import ViLearnDiffusionPipeline
 from .pipeline_output import ViLearnPipelineOutput
 
 EXAMPLE_DOC_STRING = """
@@ -45,7 +45,7 @@ def calculate_shift(num_tokens: int, base_num_tokens: int = 256, base_shift: flo
     return base_shift * math.sqrt(num_tokens / base_num_tokens)
 
 
-class ViLearnImageTo3DPipeline(DiffusionPipeline, ModelCardMixin):
+class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline):
     r"""
     Image-to-3D generation with ViLearn: a rectified-flow MM-DiT over the shape tokens of a VecSet VAE, conditioned on
     DINOv2 patch tokens, with visibility-aware positional encoding.
