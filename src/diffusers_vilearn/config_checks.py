@@ -77,9 +77,7 @@ def check_index(index: dict, components: Iterable[str]) -> None:
         entry = index.get(name, [None, None])
         kinds = [type(one) for one in entry] if isinstance(entry, (list, tuple)) else None
         if kinds not in ([str, str], [type(None), type(None)]):
-            raise ValueError(
-                f"`{name}` in model_index.json must be a list of library and class, but is {entry!r:.50}."
-            )
+            raise ValueError(f"`{name}` in model_index.json must be [library, class], but is {entry!r:.50}.")
 
 
 def check_weights(paths: Iterable[str | Path]) -> None:
