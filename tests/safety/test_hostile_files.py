@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from pickle import UnpicklingError
 
 import pytest
 import torch
@@ -99,6 +100,11 @@ def pickled(folder: Path):
     torch.save({"post_quant.weight": Payload()}, folder / "vae" / "diffusion_pytorch_model.bin")
 
 
+def pickled_encoder(folder: Path):
+    (folder / "image_encoder" / "model.safetensors").unlink()
+    torch.save({"layernorm.weight": Payload()}, folder / "image_encoder" / "pytorch_model.bin")
+
+
 def vae(folder):
     return VecSetVAE.from_pretrained(folder / "vae")
 
@@ -168,6 +174,7 @@ OTHERS = {
     "renamed": (header(rename), vae, r"lack post_quant\.weight of VecSetVAE"),
     "pickle": (pickled, vae, "Unable to load"),
     "pickle in a pipeline": (pickled, any_pipeline, "Unable to load"),
+    "pickle of the encoder": (pickled_encoder, pipeline, "Weights only load failed"),
 }
 CASES = SIZES | OTHERS
 
@@ -183,7 +190,7 @@ def load_hostile(name: str, scratch: Path):
 @pytest.mark.parametrize("name", OTHERS)
 def test_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ValueError, OSError, AttributeError), match=CASES[name][2]):
+    with pytest.raises((ValueError, OSError, AttributeError, UnpicklingError), match=CASES[name][2]):
         load_hostile(name, tmp_path)
     assert not (tmp_path / "unpickled").exists()
 
