@@ -164,8 +164,7 @@ def prepare_latents(args: argparse.Namespace) -> None:
 
 
 def publish_dataset(args: argparse.Namespace) -> None:
-    from ..cards import write_dataset_card
-    from ..hub import push_dataset
+    from ..hub import push_dataset, write_dataset_card
 
     if args.repo_id is None:
         print(write_dataset_card(args.dataset_name))
