@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from processes import TRAINING, ScriptProcess
 from safetensors.torch import load_file, save_file
+from script_process import TRAINING, ScriptProcess
 
 from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline, ViLearnTransformer3DModel
 from diffusers_vilearn.data.loading import load_table
