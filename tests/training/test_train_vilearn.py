@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 from huggingface_hub.utils import filter_repo_objects
-from processes import TRAINING, ScriptProcess
 from safetensors.torch import load_file, save_file
+from script_process import TRAINING, ScriptProcess
 
 from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline, ViLearnTransformer3DModel
 from diffusers_vilearn.data.loading import load_table

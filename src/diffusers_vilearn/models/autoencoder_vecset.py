@@ -16,16 +16,16 @@ from diffusers.models.attention import AttentionMixin, AttentionModuleMixin, Fee
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.autoencoders.vae import AutoencoderMixin
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from diffusers.utils.torch_utils import randn_tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .modeling_utils import ViLearnModelMixin
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
 
-# An operator of its own, so that `torch.compile` sees one node: unrolled, 2048 tokens would be 10,000 nodes.
-@torch.library.custom_op("diffusers_vilearn::farthest_point_sample", mutates_args=())
 def _farthest_point_sample(points: torch.Tensor, start: torch.Tensor, num_samples: int) -> torch.Tensor:
     xyz = points.transpose(1, 2).contiguous()
     distance = xyz.new_full((xyz.shape[0], xyz.shape[2]), math.inf)
@@ -40,9 +40,13 @@ def _farthest_point_sample(points: torch.Tensor, start: torch.Tensor, num_sample
     return torch.cat(chosen, dim=1)
 
 
-@_farthest_point_sample.register_fake
-def _(points, start, num_samples):
-    return start.new_empty((points.shape[0], num_samples))
+# An operator of its own, so that `torch.compile` sees one node: unrolled, 2048 tokens would be 10,000 nodes. Defined
+# once: a repository may carry a copy of this file, and a second definition would break the first one's callers.
+if not hasattr(torch.ops.diffusers_vilearn, "farthest_point_sample"):
+    _operator = torch.library.custom_op("diffusers_vilearn::farthest_point_sample", mutates_args=())
+    _operator(_farthest_point_sample).register_fake(
+        lambda points, start, num_samples: start.new_empty((points.shape[0], num_samples))
+    )
 
 
 def farthest_point_sample(
@@ -70,7 +74,9 @@ def farthest_point_sample(
         start = torch.zeros(batch_size, dtype=torch.long, device=points.device)
     else:
         start = torch.randint(num_points, (batch_size,), generator=generator, device=generator.device)
-    return _farthest_point_sample(points.detach().float(), start.to(points.device), num_samples)
+    return torch.ops.diffusers_vilearn.farthest_point_sample(
+        points.detach().float(), start.to(points.device), num_samples
+    )
 
 
 class DiagonalGaussianDistribution:
@@ -117,6 +123,8 @@ class VecSetVAEOutput(BaseOutput):
             Parameters of the posterior; `latent_dist` is the [`DiagonalGaussianDistribution`] they make.
         hidden (`torch.Tensor` of shape `(batch, tokens, decoder_width)`): Decoder tokens, as [`VecSetVAE.decode`].
         anchors (`torch.Tensor` of shape `(batch, tokens, 3)`): Position of the point each token was queried from.
+        gradient (`torch.Tensor` of shape `(batch, points, 3)`, *optional*):
+            Gradient of the field, as [`VecSetVAE.query_with_gradient`], where it was asked for.
     """
 
     # tensors only: an object in here would hide its tensors from `torch.export` and from DDP;
@@ -125,6 +133,7 @@ class VecSetVAEOutput(BaseOutput):
     moments: torch.Tensor | None = None
     hidden: torch.Tensor | None = None
     anchors: torch.Tensor | None = None
+    gradient: torch.Tensor | None = None
 
     @property
     def latent_dist(self) -> DiagonalGaussianDistribution:
@@ -361,17 +370,21 @@ class VecSetGeometryHead(nn.Module):
         self.proj_out = nn.Linear(dim, 1)
         self.gradient_checkpointing = False
 
-    def project_query(self, embedded: torch.Tensor) -> torch.Tensor:
-        return self.cross_block.project_query(self.proj_query(embedded))
+    def forward(
+        self, embedded: torch.Tensor | None, context: torch.Tensor | KeyValue | None, recompute: bool = True
+    ) -> torch.Tensor | KeyValue:
+        """The field; without `context` the queries of `embedded`, without `embedded` the keys and values of `context`.
 
-    def project_key_value(self, hidden_states: torch.Tensor) -> KeyValue:
-        return self.cross_block.project_key_value(self.proj_latents(hidden_states))
-
-    def forward(self, embedded: torch.Tensor, context: torch.Tensor | KeyValue) -> torch.Tensor:
-        queries = self.proj_query(embedded)
-        if not isinstance(context, tuple):
+        One entry for all three: the hooks that bring offloaded weights back sit on `forward`.
+        """
+        if context is not None and not isinstance(context, tuple):
             context = self.proj_latents(context)
-        if torch.is_grad_enabled() and self.gradient_checkpointing:
+        if embedded is None:
+            return self.cross_block.project_key_value(context)
+        queries = self.proj_query(embedded)
+        if context is None:
+            return self.cross_block.project_query(queries)
+        if torch.is_grad_enabled() and self.gradient_checkpointing and recompute:
             queries = self._gradient_checkpointing_func(self.cross_block, queries, context)
         else:
             queries = self.cross_block(queries, context)
@@ -382,7 +395,7 @@ def _gather_rows(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
-class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
+class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
     r"""
     A variational autoencoder between surface point clouds and unordered shape tokens.
 
@@ -437,6 +450,20 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
             that the condition camera has azimuth 0).
     """
 
+    _config_limits = {  # noqa: RUF012
+        "latent_channels": (1, 8192),
+        "num_tokens": (1, 1_000_000),
+        "point_channels": (3, 256),
+        "num_freqs": (0, 32),
+        "freq_scale": (0.0, 1e6),
+        **dict.fromkeys(("encoder_width", "decoder_width", "geometry_width"), (1, 8192)),
+        **dict.fromkeys(("encoder_heads", "decoder_heads", "geometry_heads"), (1, 512)),
+        **dict.fromkeys(("num_encoder_layers", "num_decoder_layers"), (0, 512)),
+        **dict.fromkeys(("mlp_ratio", "geometry_mlp_ratio"), (0.01, 16.0)),
+        **dict.fromkeys(("norm_eps", "final_norm_eps", "qk_norm_eps"), (0.0, 1.0)),
+        **dict.fromkeys(("scaling_factor", "shift_factor", "bounds"), (-1e6, 1e6)),
+        "truncation": (1e-9, 1e6),
+    }
     _supports_gradient_checkpointing = True
     _no_split_modules = ["VecSetTransformerBlock", "VecSetCrossAttentionBlock"]  # noqa: RUF012
     _repeated_blocks = ["VecSetTransformerBlock"]  # noqa: RUF012
@@ -629,7 +656,6 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
             moments = self._encode(*clouds, *index)
         return moments, anchors
 
-    @apply_forward_hook
     def encode(
         self,
         points: torch.Tensor,
@@ -710,7 +736,7 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         Raises:
             ValueError: If `xyz` has another shape.
         """
-        return self.geometry.project_query(self._embed_xyz(xyz))
+        return self.geometry(self._embed_xyz(xyz), None)
 
     @apply_forward_hook
     def project_key_value(self, hidden: torch.Tensor) -> KeyValue:
@@ -723,7 +749,7 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         Returns:
             `tuple` of two `torch.Tensor` of shape `(batch, tokens, geometry heads, head channels)`.
         """
-        return self.geometry.project_key_value(hidden)
+        return self.geometry(None, hidden)
 
     @apply_forward_hook
     def query(self, xyz: torch.Tensor, hidden: torch.Tensor | KeyValue) -> torch.Tensor:
@@ -742,14 +768,47 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         Raises:
             ValueError: If `xyz` has another shape, or another batch size than `hidden`.
         """
+        return self._query(xyz, hidden)
+
+    def _query(self, xyz: torch.Tensor, hidden: torch.Tensor | KeyValue, recompute: bool = True) -> torch.Tensor:
         embedded = self._embed_xyz(xyz)
         context = hidden[0] if isinstance(hidden, tuple) else hidden
         if context.shape[0] != xyz.shape[0]:
             raise ValueError(f"`xyz` has batch size {xyz.shape[0]}, it must be that of `hidden`, {context.shape[0]}.")
         if self.use_slicing and xyz.shape[0] > 1:
             contexts = zip(*(x.split(1) for x in hidden)) if isinstance(hidden, tuple) else hidden.split(1)
-            return torch.cat([self.geometry(part, context) for part, context in zip(embedded.split(1), contexts)])
-        return self.geometry(embedded, hidden)
+            parts = zip(embedded.split(1), contexts)
+            return torch.cat([self.geometry(part, context, recompute) for part, context in parts])
+        return self.geometry(embedded, hidden, recompute)
+
+    @apply_forward_hook
+    def query_with_gradient(
+        self, xyz: torch.Tensor, hidden: torch.Tensor | KeyValue
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        The field and its gradient with respect to position. Under `torch.enable_grad` a loss may be made of both.
+
+        Args:
+            xyz (`torch.Tensor` of shape `(batch, queries, 3)`): Positions, as for `query`.
+            hidden (`torch.Tensor` of shape `(batch, tokens, decoder_width)` or `tuple` of `project_key_value`):
+                As for `query`.
+
+        Returns:
+            `tuple` of two `torch.Tensor`: The field `(batch, queries, 1)` and its gradient `(batch, queries, 3)`. Of a
+            true field the gradient points inwards and is `1 / truncation` long within the truncation of the surface,
+            zero elsewhere.
+
+        Raises:
+            ValueError: If `xyz` has another shape, or another batch size than `hidden`.
+        """
+        twice_differentiable = torch.is_grad_enabled()
+        # only the math kernel of attention can be differentiated twice
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            xyz = xyz.detach().requires_grad_(True)
+            # a second derivative keeps all activations: recomputing them would save no memory
+            field = self._query(xyz, hidden, recompute=False)
+            (gradient,) = torch.autograd.grad(field.sum(), xyz, create_graph=twice_differentiable)
+        return (field, gradient) if twice_differentiable else (field.detach(), gradient)
 
     def _latent_statistic(self, value: float | list[float], latents: torch.Tensor) -> float | torch.Tensor:
         if isinstance(value, (list, tuple)):
@@ -774,6 +833,7 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         num_tokens: int | None = None,
         sample_posterior: bool = True,
         generator: torch.Generator | None = None,
+        gradient_xyz: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> VecSetVAEOutput | tuple:
         """
@@ -788,10 +848,13 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
                 Whether to draw from the posterior; otherwise its mean is decoded.
             generator (`torch.Generator`, *optional*):
                 Draws the first farthest point and the posterior sample. Without it the first point is row 0.
+            gradient_xyz (`torch.Tensor` of shape `(batch, points, 3)`, *optional*):
+                Where the field's gradient is asked; see `query_with_gradient`.
             return_dict (`bool`, *optional*, defaults to `True`): Whether to return an output class, not a tuple.
 
         Returns:
-            [`VecSetVAEOutput`] or `tuple`: The field first, then `moments`, `hidden` and `anchors`.
+            [`VecSetVAEOutput`] or `tuple`: The field first, then `moments`, `hidden` and `anchors`, and `gradient` if
+            `gradient_xyz` is given.
 
         Raises:
             ValueError: As `encode` and `query`.
@@ -800,10 +863,10 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         posterior = DiagonalGaussianDistribution(moments)
         latents = posterior.sample(generator) if sample_posterior else posterior.mode()
         hidden = self.decode(latents)
-        field = self.query(xyz, hidden)
-        if not return_dict:
-            return (field, moments, hidden, anchors)
-        return VecSetVAEOutput(field=field, moments=moments, hidden=hidden, anchors=anchors)
+        output = VecSetVAEOutput(self.query(xyz, hidden), moments, hidden, anchors)
+        if gradient_xyz is not None:
+            output.gradient = self.query_with_gradient(gradient_xyz, hidden)[1]
+        return output if return_dict else output.to_tuple()
 
 
 def _split_batch(values: torch.Tensor | None, batch_size: int) -> tuple:
