@@ -55,7 +55,13 @@ def time_steps(args, batch_size: int = 8, num_queries: int = 1024, num_points: i
     torch.manual_seed(0)
     vae = VecSetVAE(**json.loads(Path(args.vae_config).read_text()))
     shapes = load_table(args.dataset_name, "shapes", split="train")
-    sizes = dict(num_points=num_points, num_sharp_points=num_points, num_queries=num_queries, num_normals=256)
+    sizes = dict(
+        num_points=num_points,
+        num_sharp_points=num_points,
+        num_queries=num_queries,
+        num_normals=256,
+        num_tokens=vae.config.num_tokens,
+    )
     samples = FieldSamples(shapes, vae.config, seed=0, **sizes)
     rows = [samples[0, index] for index in range(batch_size)]
     batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "uid"}

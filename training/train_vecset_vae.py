@@ -13,7 +13,6 @@ import json
 from pathlib import Path
 
 import datasets
-from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
 from huggingface_hub import HfApi
 from torch import nn
@@ -113,7 +112,7 @@ def load_vae(args) -> VecSetVAE:
     return VecSetVAE.from_pretrained(args.pretrained_model_name_or_path, **options)
 
 
-def load_samples(args, vae_config, weights: LossWeights) -> tuple[FieldSamples, FieldSamples]:
+def load_samples(args, vae_config, weights: LossWeights, num_tokens: list[int]) -> tuple[FieldSamples, FieldSamples]:
     """Samples to train on and samples to validate on, of different shapes."""
     shapes = load_table(args.dataset_name, "shapes", split="train", cache_dir=args.cache_dir)
     held = args.num_validation_shapes
@@ -141,6 +140,7 @@ def load_samples(args, vae_config, weights: LossWeights) -> tuple[FieldSamples, 
         num_queries=args.num_queries,
         seed=args.seed,
         num_normals=args.num_normals if weights.need_gradient else 0,
+        num_tokens=max(num_tokens),
         views=views,
     )
     validation_shapes = shapes.select(range(held))
@@ -197,8 +197,8 @@ def main(args):
 
     vae = load_vae(args)
     config = vae.config
-    train_samples, validation_samples = load_samples(args, config, weights)
     num_tokens = args.num_tokens or [config.num_tokens]
+    train_samples, validation_samples = load_samples(args, config, weights, num_tokens)
     check_num_tokens(vae, train_samples, num_tokens)
     if args.gradient_checkpointing:
         vae.enable_gradient_checkpointing()
@@ -223,8 +223,6 @@ def main(args):
     save_models_by_name(accelerator, {VecSetVAE: "vae"}, ema)
     start_trackers(accelerator, "train_vecset_vae", args)
     loop = TrainingLoop(args, accelerator, [vae, *heads.values()], optimizer, lr_scheduler, max_train_steps)
-    # Each process draws its own samples of the posteriors.
-    set_seed(args.seed, device_specific=True)
     loop.resume()
     hybrid_loss = HybridLoss(vae, weights, config.truncation, **heads)
 
