@@ -1,0 +1,158 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The randomness of a sample: a pure function of seed, view and epoch, whatever else changes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusers_vilearn.data.latents import LatentEncoder
+from diffusers_vilearn.data.loading import load_table
+from diffusers_vilearn.data.streaming import StreamedTable
+from diffusers_vilearn.training.online import OnlineEncoder, OnlineSamples, jitter_colours
+from diffusers_vilearn.training.samples import LatentSamples, SampleOptions
+from diffusers_vilearn.training.stream import collate, make_loader, whole_batches
+
+PLAIN = SampleOptions(condition_dropout=0.0, visible_fraction=0.25)
+
+
+@pytest.fixture(scope="module")
+def latents(work):
+    return load_table(str(work / "data"), "latents", "train")
+
+
+def assert_equal(one: dict, other: dict, names) -> None:
+    assert all(torch.equal(one[name], other[name]) for name in names)
+
+
+def test_samples_repeat_and_epochs_differ(latents):
+    samples, again = (LatentSamples(latents, 8, PLAIN) for _ in range(2))
+    assert_equal(samples[3, 5], again[3, 5], ("latents", "noise", "density", "visible_mask", "image_embeds"))
+    for other in (samples[4, 5], LatentSamples(latents, 8, replace(PLAIN, seed=1))[3, 5], samples[3, 6]):
+        assert not torch.equal(other["noise"], samples[3, 5]["noise"])
+
+
+def test_the_order_of_the_rows_does_not_matter(latents):
+    turned = latents.select(range(len(latents))[::-1])
+    one, other = LatentSamples(latents, 8, PLAIN)[2, 1], LatentSamples(turned, 8, PLAIN)[2, len(latents) - 2]
+    assert one["uid"] == other["uid"]
+    assert_equal(one, other, ("latents", "noise", "density"))
+
+
+def test_dropping_changes_what_is_dropped_and_nothing_else(latents):
+    plain = LatentSamples(latents, 8, PLAIN)
+    dropped = LatentSamples(latents, 8, replace(PLAIN, condition_dropout=1.0, mask_dropout=1.0))
+    for index in range(len(latents)):
+        one, other = plain[0, index], dropped[0, index]
+        assert_equal(one, other, ("latents", "noise", "density"))
+        assert one["image_embeds"].any() and not other["image_embeds"].any()
+        # As many tokens are visible as inference declares, ...
+        assert other["visible_mask"].sum() == 2
+    masks = {tuple(dropped[epoch, 0]["visible_mask"].tolist()) for epoch in range(30)}
+    # ... but which ones has nothing to do with their order.
+    assert len(masks) > 5
+
+
+def test_dropout_is_drawn_for_each_sample(latents):
+    samples = LatentSamples(latents, 8, replace(PLAIN, condition_dropout=0.5))
+    kept = [samples[epoch, index]["image_embeds"].any().item() for epoch in range(20) for index in range(16)]
+    assert abs(np.mean(kept) - 0.5) < 4 * 0.5 / np.sqrt(len(kept))
+    assert {True, False} == set(kept[:16])
+
+
+@pytest.mark.parametrize("scheme, mean", [("logit_normal", 0.73), ("none", 0.5)])
+def test_timesteps_follow_the_scheme(latents, scheme, mean):
+    samples = LatentSamples(latents, 8, replace(PLAIN, weighting_scheme=scheme, logit_mean=1.2, logit_std=1.0))
+    densities = np.array([samples[epoch, index]["density"].item() for epoch in range(20) for index in range(16)])
+    assert abs(densities.mean() - mean) < 0.06 and 0 < densities.min() and densities.max() < 1
+
+
+def test_a_streamed_table_gives_the_same_samples(work, latents):
+    streamed = StreamedTable.open(str(work / "data"), "latents", "train")
+    assert len(streamed) == len(latents) == streamed.row_groups.sum()
+    one, other = LatentSamples(latents, 8, PLAIN), LatentSamples(streamed, 8, PLAIN)
+    for index in (0, 7, len(latents) - 1):
+        assert one.uid_of(index) == other.uid_of(index) == one[0, index]["uid"]
+        assert_equal(one[1, index], other[1, index], ("latents", "noise", "visible_mask", "image_embeds"))
+    with pytest.raises(ValueError, match="no files missing/train"):
+        StreamedTable.open(str(work / "data"), "missing", "train")
+
+
+def test_rows_of_another_length_are_unreadable(latents):
+    with pytest.raises(ValueError, match="has 8 tokens, but the table should have 4"):
+        LatentSamples(latents, 4, PLAIN)[0, 0]
+
+
+@pytest.fixture(scope="module")
+def encoder(work):
+    return LatentEncoder.from_pretrained(str(work / "vae"), str(work / "encoder"), device="cpu")
+
+
+def online(work, encoder, options=PLAIN, **choices):
+    tables = (load_table(str(work / "data"), table, "train") for table in ("views", "shapes"))
+    choices = {"mirror": False, "augment": False} | choices
+    return OnlineSamples(*tables, encoder.prepare_view, encoder.image_processor, 8, 4, options, **choices)
+
+
+def test_online_latents_are_those_of_the_table_up_to_the_cloud(work, encoder, latents):
+    cached = LatentSamples(latents.filter(lambda row: not row["mirrored"]), 8, PLAIN)
+    batch = OnlineEncoder(encoder)(next(whole_batches(online(work, encoder), 8, torch.device("cpu"))), 8)
+    table = next(whole_batches(cached, 8, torch.device("cpu")))
+    order = [table["uids"].index(uid) for uid in batch["uids"]]
+    # Noise and image tokens are the same; the latents differ by which points of the surface were picked.
+    assert torch.equal(batch["noise"], table["noise"][order])
+    torch.testing.assert_close(batch["image_embeds"], table["image_embeds"][order], atol=5e-3, rtol=5e-3)
+    assert batch["latents"].shape == table["latents"].shape and batch["visible_mask"].dtype == torch.bool
+
+
+def test_online_samples_vary_by_epoch_and_mirror_image_with_shape(work, encoder):
+    samples = online(work, encoder, mirror=True)
+    assert not torch.equal(samples[0, 0]["points"], samples[1, 0]["points"])
+    pixels = [samples[epoch, 0]["pixel_values"] for epoch in range(12)]
+    different = {tuple(value.flatten().tolist()) for value in pixels}
+    assert len(different) == 2, "an image and its mirror image"
+    flips = [torch.equal(value, pixels[0]) for value in pixels]
+    means = [samples[epoch, 0]["visible_points"][:, 0].mean() for epoch in range(12)]
+    signs = [np.sign(mean) == np.sign(means[0]) for mean in means]
+    assert flips == signs, "the visible points are mirrored exactly when the image is"
+
+
+def test_augmentation_leaves_the_object_where_it_is(work):
+    view = load_table(str(work / "data"), "views", "train")[0]["image"]
+    changed = jitter_colours(view, np.random.default_rng(0))
+    assert changed.getchannel("A").tobytes() == view.getchannel("A").tobytes()
+    assert changed.convert("RGB").tobytes() != view.convert("RGB").tobytes()
+
+
+class Broken(torch.utils.data.Dataset):
+    """Rows of which every third cannot be read."""
+
+    def __len__(self):
+        return 6
+
+    def uid_of(self, index):
+        return f"row {index}"
+
+    def __getitem__(self, key):
+        if key[1] % 3 == 0:
+            Image.open(__file__)
+        return {"uid": f"row {key[1]}", "value": torch.tensor(key[1])}
+
+
+def test_unreadable_rows_are_left_out_and_errors_of_programming_are_not_hidden():
+    from types import SimpleNamespace
+
+    args = SimpleNamespace(seed=0, gradient_accumulation_steps=1, dataloader_num_workers=0, train_batch_size=6)
+    process = SimpleNamespace(process_index=0, num_processes=1, device=torch.device("cpu"))
+    (batch,) = make_loader(args, Broken(), process, position=0, num_steps=1)
+    assert sorted(row.uid for row in batch["unreadable"]) == ["row 0", "row 3"]
+    assert sorted(batch["uids"]) == [f"row {int(value)}" for value in batch["value"].sort().values]
+    assert all("UnidentifiedImageError" in row.reason for row in batch["unreadable"])
+    broken = Broken()
+    broken.__class__ = type("Wrong", (Broken,), {"__getitem__": lambda self, key: self.missing})
+    with pytest.raises(AttributeError):
+        list(make_loader(args, broken, process, position=0, num_steps=1))
+    assert collate([])["uids"] == []
