@@ -28,7 +28,7 @@ from diffusers_vilearn.losses import HybridLoss, LossWeights
 from diffusers_vilearn.models import VecSetVAE
 from diffusers_vilearn.models.visibility_adaptor import VisibilityAdaptor
 from diffusers_vilearn.training.arguments import add_common_arguments, parse_arguments
-from diffusers_vilearn.training.checkpoints import save_models_by_name
+from diffusers_vilearn.training.checkpoints import is_sharded, save_models_by_name
 from diffusers_vilearn.training.loop import TrainingLoop
 from diffusers_vilearn.training.publishing import repository_of
 from diffusers_vilearn.training.run import make_optimizer, start_accelerator, start_trackers
@@ -189,6 +189,8 @@ def write_card(args, folder: Path, vae: VecSetVAE, num_shapes: int, num_tokens: 
 def main(args):
     accelerator = start_accelerator(args)
     output_dir = Path(args.output_dir)
+    if is_sharded(accelerator):
+        raise ValueError("Each process needs the whole VAE: use DDP or DeepSpeed ZeRO-2, not FSDP or ZeRO-3.")
     hub = HfApi(token=args.hub_token)
     if args.push_to_hub and accelerator.is_main_process:
         # Before the first step: a wrong name or token should not cost a run.
