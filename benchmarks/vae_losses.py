@@ -21,11 +21,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import disable_progress_bars
+from transformers import AutoImageProcessor, Dinov2Model
 
+from diffusers_vilearn.data.alignment_views import AlignmentViews
 from diffusers_vilearn.data.field_samples import FieldSamples
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.losses import HybridLoss, LossWeights
 from diffusers_vilearn.models import VecSetVAE
+from diffusers_vilearn.models.visibility_adaptor import VisibilityAdaptor
+from diffusers_vilearn.training.vae import alignment_features
 
 TRAINER = Path(__file__).parents[1] / "training" / "train_vecset_vae.py"
 VARIANTS = {
@@ -35,6 +39,7 @@ VARIANTS = {
     "eikonal 0.1": {"normal": 0.0, "eikonal": 0.1},
     "both (10, 0.1)": {"normal": 10.0, "eikonal": 0.1},
 }
+ALIGNMENT = "alignment 0.5"
 SCORES = ("iou", "l1", "normal_angle")
 
 
@@ -50,24 +55,36 @@ def train(args, variant: str, seed: int) -> dict[str, float]:
 
 
 def time_steps(args, batch_size: int = 8, num_queries: int = 1024, num_points: int = 1024) -> dict[str, list[float]]:
-    """Processor seconds of each step, by variant."""
+    """Processor seconds of each step, by variant; with `--image_encoder` also of one with the alignment term."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     vae = VecSetVAE(**json.loads(Path(args.vae_config).read_text()))
-    shapes = load_table(args.dataset_name, "shapes", split="train")
-    sizes = dict(num_points=num_points, num_sharp_points=num_points, num_queries=num_queries, num_normals=256)
-    samples = FieldSamples(shapes, vae.config, seed=0, **sizes)
-    rows = [samples[0, index] for index in range(batch_size)]
-    batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "uid"}
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-4)
     losses = {
         variant: HybridLoss(vae, LossWeights(**weights), vae.config.truncation)
         for variant, weights in VARIANTS.items()
     }
-    seconds = {variant: [] for variant in VARIANTS}
+    image_encoder = views = None
+    if args.image_encoder is not None:
+        image_encoder = Dinov2Model.from_pretrained(args.image_encoder).eval()
+        processor = AutoImageProcessor.from_pretrained(args.image_encoder)
+        table = load_table(args.dataset_name, "views", split="train")
+        views = AlignmentViews(table, processor, num_queries=256, queries="points")
+        width, heads = vae.config.decoder_width, vae.config.decoder_heads
+        adaptor = VisibilityAdaptor(width, image_encoder.config.hidden_size, heads=heads)
+        weights = LossWeights(normal=0, eikonal=0, alignment=0.5)
+        losses[ALIGNMENT] = HybridLoss(vae, weights, vae.config.truncation, adaptor)
+    clouds = dict(num_points=num_points, num_sharp_points=num_points, num_queries=num_queries, num_normals=256)
+    shapes = load_table(args.dataset_name, "shapes", split="train")
+    samples = FieldSamples(shapes, vae.config, seed=0, **clouds, num_tokens=vae.config.num_tokens, views=views)
+    rows = [samples[0, index] for index in range(batch_size)]
+    batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "uid"}
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-4)
+    seconds = {variant: [] for variant in losses}
     for _ in range(args.timed_steps):
         for variant, loss_of in losses.items():
             start = time.process_time()
+            if variant == ALIGNMENT:
+                batch["alignment_features"] = alignment_features(image_encoder, batch)
             loss, _ = loss_of(batch)
             loss.backward()
             optimizer.step()
@@ -82,6 +99,7 @@ def main():
     parser.add_argument("--vae_config", required=True)
     parser.add_argument("--output_dir", type=Path, required=True, help="Of the runs.")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="None: only the seconds.")
+    parser.add_argument("--image_encoder", help="Also time the alignment term, with this `Dinov2Model`.")
     parser.add_argument("--timed_steps", type=int, default=10)
     parser.add_argument("--output", type=Path)
     parser.add_argument("training", nargs="*", help="Arguments of the trainer.")
@@ -94,9 +112,9 @@ def main():
             scores[variant].append(train(args, variant, seed))
     print("| terms | s a step | " + " | ".join(SCORES) + " |")
     print("| --- | ---: |" + " ---: |" * len(SCORES))
-    for variant, runs in scores.items():
-        columns = [" / ".join(f"{run[name]:.3f}" for run in runs) for name in SCORES]
-        print(f"| {variant} | {np.median(seconds[variant]):.2f} | " + " | ".join(columns) + " |")
+    for variant, values in seconds.items():
+        columns = [" / ".join(f"{run[name]:.3f}" for run in scores.get(variant, [])) for name in SCORES]
+        print(f"| {variant} | {np.median(values):.3f} | " + " | ".join(columns) + " |")
     print(f"one column entry a seed; {platform.processor()}, torch {torch.__version__}")
     if args.output:
         args.output.write_text(json.dumps({"seconds": seconds, "scores": scores}, indent=1))

@@ -13,7 +13,6 @@ import json
 from pathlib import Path
 
 import datasets
-from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
 from huggingface_hub import HfApi
 from torch import nn
@@ -29,7 +28,7 @@ from diffusers_vilearn.losses import HybridLoss, LossWeights
 from diffusers_vilearn.models import VecSetVAE
 from diffusers_vilearn.models.visibility_adaptor import VisibilityAdaptor
 from diffusers_vilearn.training.arguments import add_common_arguments, parse_arguments
-from diffusers_vilearn.training.checkpoints import save_models_by_name
+from diffusers_vilearn.training.checkpoints import is_sharded, save_models_by_name
 from diffusers_vilearn.training.loop import TrainingLoop
 from diffusers_vilearn.training.publishing import repository_of
 from diffusers_vilearn.training.run import make_optimizer, start_accelerator, start_trackers
@@ -112,7 +111,7 @@ def load_vae(args) -> VecSetVAE:
     return VecSetVAE.from_pretrained(args.pretrained_model_name_or_path, **options)
 
 
-def load_samples(args, vae_config, weights: LossWeights) -> tuple[FieldSamples, FieldSamples]:
+def load_samples(args, vae_config, weights: LossWeights, num_tokens: list[int]) -> tuple[FieldSamples, FieldSamples]:
     """Samples to train on and samples to validate on, of different shapes."""
     shapes = load_table(args.dataset_name, "shapes", split="train", cache_dir=args.cache_dir)
     held = args.num_validation_shapes
@@ -140,6 +139,7 @@ def load_samples(args, vae_config, weights: LossWeights) -> tuple[FieldSamples, 
         num_queries=args.num_queries,
         seed=args.seed,
         num_normals=args.num_normals if weights.need_gradient else 0,
+        num_tokens=max(num_tokens),
         views=views,
     )
     validation_shapes = shapes.select(range(held))
@@ -188,6 +188,8 @@ def write_card(args, folder: Path, vae: VecSetVAE, num_shapes: int, num_tokens: 
 def main(args):
     accelerator = start_accelerator(args)
     output_dir = Path(args.output_dir)
+    if is_sharded(accelerator):
+        raise ValueError("Each process needs the whole VAE: use DDP or DeepSpeed ZeRO-2, not FSDP or ZeRO-3.")
     hub = HfApi(token=args.hub_token)
     if args.push_to_hub and accelerator.is_main_process:
         # Before the first step: a wrong name or token should not cost a run.
@@ -196,8 +198,8 @@ def main(args):
 
     vae = load_vae(args)
     config = vae.config
-    train_samples, validation_samples = load_samples(args, config, weights)
     num_tokens = args.num_tokens or [config.num_tokens]
+    train_samples, validation_samples = load_samples(args, config, weights, num_tokens)
     check_num_tokens(vae, train_samples, num_tokens)
     if args.gradient_checkpointing:
         vae.enable_gradient_checkpointing()
@@ -222,8 +224,6 @@ def main(args):
     save_models_by_name(accelerator, {VecSetVAE: "vae"}, ema)
     start_trackers(accelerator, "train_vecset_vae", args)
     loop = TrainingLoop(args, accelerator, [vae, *heads.values()], optimizer, lr_scheduler, max_train_steps)
-    # Each process draws its own samples of the posteriors.
-    set_seed(args.seed, device_specific=True)
     loop.resume()
     hybrid_loss = HybridLoss(vae, weights, config.truncation, **heads)
 

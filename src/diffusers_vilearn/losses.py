@@ -129,10 +129,11 @@ class HybridLoss:
 
         Args:
             batch: Of `FieldSamples`; with `alignment_features` (batch, queries, channels) for the alignment term.
-            num_tokens (`int`, *optional*): Shape tokens of this batch; None takes the config's.
+            num_tokens (`int`, *optional*): Shape tokens of this batch; None takes all that there is noise for.
             kl_scale (`float`): Factor of the KL term's weight, to let it grow at first.
         """
         weights = self.weights
+        noise = batch["posterior_noise"][:, :num_tokens]
         # Normals are asked on the surface, the eikonal equation in the band; both in one query.
         clouds = {"surface_xyz": weights.normal, "band_xyz": weights.eikonal}
         clouds = [batch[name] for name, weight in clouds.items() if weight]
@@ -140,7 +141,8 @@ class HybridLoss:
             batch["points"],
             batch["xyz"],
             batch.get("sharp_points"),
-            num_tokens,
+            noise.shape[1] if num_tokens is None else num_tokens,
+            posterior_noise=noise,
             gradient_xyz=torch.cat(clouds, dim=1) if clouds else None,
         )
         posterior = DiagonalGaussianDistribution(output.moments)

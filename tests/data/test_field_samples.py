@@ -48,7 +48,8 @@ def tables() -> tuple[datasets.Dataset, datasets.Dataset]:
 
 
 def config(frame="view", **layout):
-    options = {"dual_cross_attention": False, "sharp_flag": False, "frame": frame, "truncation": 0.08, "bounds": 1.01}
+    options = {"dual_cross_attention": False, "sharp_flag": False, "frame": frame, "latent_channels": 5}
+    options |= {"truncation": 0.08, "bounds": 1.01}
     return SimpleNamespace(**(options | layout))
 
 
@@ -114,12 +115,14 @@ def test_normals_belong_to_the_surface_and_the_band_is_not_saturated(tables, fra
 def test_normals_and_views_leave_the_rest_of_a_sample_as_it_was(tables):
     shapes, views = tables
     plain = tensors(FieldSamples(shapes, config("canonical"), **SIZES)[5, 1])
-    more = FieldSamples(shapes, config("canonical"), num_normals=16, views=alignment_views(views), **SIZES)[5, 1]
-    more = tensors(more)
+    options = dict(num_normals=16, num_tokens=7, views=alignment_views(views))
+    more = tensors(FieldSamples(shapes, config("canonical"), **options, **SIZES)[5, 1])
     assert set(more) - set(plain) == {
         *("surface_xyz", "surface_normals", "band_xyz"),
         *("pixel_values", "alignment_queries", "alignment_positions"),
+        "posterior_noise",
     }
+    assert more["posterior_noise"].shape == (7, 5)
     assert all(torch.equal(more[name], plain[name]) for name in plain)
     assert all(value.dtype == torch.float32 for value in more.values())
 

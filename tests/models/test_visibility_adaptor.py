@@ -40,6 +40,7 @@ def make_batch(channels):
         "points": points,
         "xyz": points[:, :1, :3],
         "field": torch.zeros(4, 1, 1),
+        "posterior_noise": torch.randn(4, 16, 8, generator=generator),
         "alignment_queries": queries,
         "alignment_features": torch.einsum("bqc,bcf->bqf", queries, mixing),
     }

@@ -6,6 +6,7 @@ imports once and forks."""
 import multiprocessing
 import os
 import runpy
+import socket
 import sys
 from pathlib import Path
 
@@ -74,3 +75,26 @@ class ScriptProcess:
             self.process.join()
             pytest.fail(f"No end after {seconds} s: {self.output[-2000:]}")
         return self.process.exitcode
+
+
+def run_in_two(script: str, *arguments, log_dir: Path) -> None:
+    """A training script in two processes that share its steps (gloo)."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    common = {
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+        "ACCELERATE_USE_CPU": "true",
+    }
+    log_dir.mkdir(parents=True, exist_ok=True)
+    processes = [
+        ScriptProcess(
+            script,
+            *arguments,
+            log=log_dir / f"rank-{rank}.log",
+            environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    codes = [process.wait() for process in processes]
+    assert codes == [0, 0], "\n".join(process.output[-2000:] for process in processes)

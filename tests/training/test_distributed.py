@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two processes do what one does with the same global batch; they share the rows and none sees one of the other's."""
 
-import socket
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
-from script_process import TRAINING, ScriptProcess
+from script_process import TRAINING, run_in_two
 from test_train_vilearn import SCRIPT, arguments, losses, train, weights
 from torch.utils.data import BatchSampler
 
@@ -20,25 +19,7 @@ from diffusers_vilearn.training.stream import BatchesOfRank, GroupedStream, Shuf
 
 
 def train_in_two(work: Path, output_dir: Path, *more) -> None:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    common = {
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
-        "ACCELERATE_USE_CPU": "true",
-    }
-    output_dir.mkdir()
-    processes = [
-        ScriptProcess(
-            SCRIPT,
-            *arguments(work, output_dir, *more),
-            log=output_dir / f"rank-{rank}.log",
-            environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    codes = [process.wait() for process in processes]
-    assert codes == [0, 0], "\n".join(process.output[-2000:] for process in processes)
+    run_in_two(SCRIPT, *arguments(work, output_dir, *more), log_dir=output_dir)
 
 
 OPTIONS = ("--max_train_steps", 6, "--learning_rate", 1e-3, "--checkpointing_steps", 3)

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from conftest import VAE
 from huggingface_hub import HfApi, RepoUrl
 from safetensors.torch import load_file
-from script_process import TRAINING, ScriptProcess
+from script_process import TRAINING, ScriptProcess, run_in_two
 
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.preparation import PreparationOptions
@@ -83,6 +83,13 @@ def test_with_every_option_a_resumed_run_ends_with_the_same_bits(work, whole):
     for name in ("vae/diffusion_pytorch_model.safetensors", "model.safetensors", "model_1.safetensors"):
         assert same(load_file(whole / "checkpoint-6" / name), load_file(parts / "checkpoint-6" / name)), name
     assert read_json_lines(whole / "train_log.jsonl") == read_json_lines(parts / "train_log.jsonl")
+
+
+def test_two_processes_make_the_losses_of_one(work, whole, tmp_path):
+    options = [*everything(work), "--train_batch_size", 1]
+    run_in_two(SCRIPT, *arguments(work, tmp_path / "two", 6, *options), log_dir=tmp_path)
+    for two, one in zip(*(read_json_lines(folder / "train_log.jsonl") for folder in (tmp_path / "two", whole))):
+        assert two == pytest.approx(one, abs=1e-5)
 
 
 def test_every_term_is_logged_and_every_number_of_tokens_validated(whole):

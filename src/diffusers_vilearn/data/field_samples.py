@@ -22,6 +22,7 @@ class FieldSamples(Dataset):
     - `xyz` (num_queries, 3) and `field` (num_queries, 1), half near the surface, half in the volume;
     - with `num_normals`: `surface_xyz` and `surface_normals` (num_normals, 3), and `band_xyz` (num_normals, 3), points
       nearer to the surface than the truncation, where the true field is not saturated;
+    - with `num_tokens`: `posterior_noise` (num_tokens, latent channels), standard normal;
     - with `views`: what `AlignmentViews.sample` gives of a random view.
 
     Args:
@@ -32,6 +33,7 @@ class FieldSamples(Dataset):
         num_queries (`int`): field queries.
         seed (`int`): of all randomness.
         num_normals (`int`): surface points with normals, and as many points around the surface; 0 for none.
+        num_tokens (`int`): rows of the noise that the posterior is sampled with; 0 for none.
         views (`AlignmentViews`, *optional*): condition views of these shapes.
     """
 
@@ -45,6 +47,7 @@ class FieldSamples(Dataset):
         num_queries,
         seed,
         num_normals=0,
+        num_tokens=0,
         views: AlignmentViews | None = None,
     ):
         if vae_config.frame not in FRAMES:
@@ -58,6 +61,7 @@ class FieldSamples(Dataset):
         self.num_queries = num_queries
         self.seed = seed
         self.num_normals = num_normals
+        self.num_tokens = num_tokens
         self.views = views
 
     def __len__(self):
@@ -70,8 +74,8 @@ class FieldSamples(Dataset):
         epoch, index = key
         config = self.vae_config
         rng = np.random.default_rng((self.seed, epoch, index))
-        # Of its own, so that normals and views change nothing of the rest of a sample.
-        extras_rng = np.random.default_rng((self.seed, epoch, index, 1))
+        # Of their own, so that normals, views and numbers of tokens change nothing of the rest of a sample.
+        extras_rng, noise_rng = (np.random.default_rng((self.seed, epoch, index, purpose)) for purpose in (1, 2))
         row = self.shapes[index]
         azimuth = rng.uniform(-180, 180)
         if self.views is not None:
@@ -90,6 +94,8 @@ class FieldSamples(Dataset):
         volume = cover_cube(similarity, row["field_box"], move_field(similarity, volume), config.bounds, rng)
         samples = np.concatenate([near, volume])
         sample |= {"xyz": samples[:, :3], "field": (samples[:, 3:] / config.truncation).clip(-1, 1)}
+        if self.num_tokens:
+            sample["posterior_noise"] = noise_rng.standard_normal((self.num_tokens, config.latent_channels))
         if self.num_normals:
             surface = transform_cloud(similarity, draw(row["surface"], self.num_normals, extras_rng))
             sample["surface_xyz"], sample["surface_normals"] = np.split(surface, 2, axis=1)
