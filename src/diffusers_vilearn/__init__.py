@@ -53,12 +53,18 @@ def __getattr__(name: str):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-# diffusers resolves the components of `model_index.json` in the libraries it knows, and pipeline and block classes in
-# its own namespace. `ModelMixin`, above, is how it recognises a library that holds models.
+# diffusers resolves the components of `model_index.json` in the libraries it knows, and the class of a pipeline, of
+# blocks, or of a model alone (`AutoModel`), in its own namespace. `ModelMixin`, above, is how it recognises a library
+# with models.
 LOADABLE_CLASSES.setdefault(__name__, {})
-diffusers.ViLearnImageTo3DPipeline = ViLearnImageTo3DPipeline
-diffusers.ViLearnModularPipeline = ViLearnModularPipeline
-diffusers.ViLearnImageTo3DBlocks = ViLearnImageTo3DBlocks
+for _class in (
+    VecSetVAE,
+    ViLearnImageTo3DBlocks,
+    ViLearnImageTo3DPipeline,
+    ViLearnModularPipeline,
+    ViLearnTransformer3DModel,
+):
+    setattr(diffusers, _class.__name__, _class)
 
 # Blocks find their modular pipeline by the name of the model.
 MODULAR_PIPELINE_MAPPING["vilearn"] = lambda config_dict=None: ViLearnModularPipeline.__name__

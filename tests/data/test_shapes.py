@@ -17,6 +17,7 @@ import pytest
 import trimesh
 from typer.testing import CliRunner
 
+from diffusers_vilearn.cards import write_dataset_card
 from diffusers_vilearn.cli import app
 from diffusers_vilearn.data.engines import run_local, run_ray
 from diffusers_vilearn.data.loading import load_table
@@ -26,7 +27,6 @@ from diffusers_vilearn.data.records import ObjectRecords
 from diffusers_vilearn.data.scanning import scan_meshes
 from diffusers_vilearn.data.shapes import build_shapes
 from diffusers_vilearn.data.workers import WorkerLimits
-from diffusers_vilearn.hub import write_dataset_card
 
 LIMITS = WorkerLimits(seconds=60, memory_gib=4)
 OPTIONS = PreparationOptions(

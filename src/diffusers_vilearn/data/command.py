@@ -166,10 +166,12 @@ def prepare_latents(args: argparse.Namespace) -> None:
 
 
 def publish_dataset(args: argparse.Namespace) -> None:
-    from ..hub import push_dataset, write_dataset_card
+    from ..cards import write_dataset_card
+    from ..hub import push_dataset
 
-    write_dataset_card(args.dataset_name)
-    if args.repo_id is not None:
+    if args.repo_id is None:
+        print(write_dataset_card(args.dataset_name))
+    else:
         print(push_dataset(args.dataset_name, args.repo_id, private=args.private))
 
 

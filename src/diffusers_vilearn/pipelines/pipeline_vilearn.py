@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import replace_example_docstring
 from transformers import BaseImageProcessor, Dinov2Model
 
@@ -17,6 +17,7 @@ from ..models.autoencoder_vecset import VecSetVAE
 from ..models.transformer_vilearn import ViLearnTransformer3DModel
 from ..visibility import inference_visible_mask
 from .image_processor import PipelineImage, ViLearnImageProcessor
+from .pipeline_loading_utils import ViLearnDiffusionPipeline
 from .pipeline_output import ViLearnPipelineOutput
 from .stages import (
     SHAPE_OUTPUT_TYPES,
@@ -52,7 +53,7 @@ EXAMPLE_DOC_STRING = """
 OUTPUT_TYPES = (*SHAPE_OUTPUT_TYPES, "latent")
 
 
-class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
+class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin):
     r"""
     Image-to-3D generation with ViLearn: a rectified-flow MM-DiT over the shape tokens of a VecSet VAE, conditioned on
     DINOv2 patch tokens, with visibility-aware positional encoding.
