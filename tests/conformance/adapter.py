@@ -15,6 +15,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline, ViLearnTransformer3DModel
+from diffusers_vilearn.custom_code import add_custom_code
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny
@@ -145,7 +146,12 @@ class Pipeline:
 
 
 def export_hub_folder(pipe, folder):
-    return None
+    """A folder with the pipeline's own source, which loads with this package and without it."""
+    pipe.save_pretrained(folder)
+    add_custom_code(folder)
+    return folder
 
+
+export_bundle_folder = export_hub_folder
 
 Training = None
