@@ -34,7 +34,7 @@ setup(
     # The templates of cards stand at the top of the tree, and inside an installed package.
     packages=[*find_packages("src"), "diffusers_vilearn.model_cards"],
     package_dir={"": "src", "diffusers_vilearn.model_cards": "model_cards"},
-    package_data={"diffusers_vilearn.model_cards": ["*.md"], "diffusers_vilearn.training": ["run_card.md"]},
+    package_data={"diffusers_vilearn.model_cards": ["*.md"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",

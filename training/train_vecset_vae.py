@@ -4,6 +4,8 @@
 
     accelerate launch training/train_vecset_vae.py --dataset_name data/tiny --output_dir runs/vae \
         --vae_config training/tiny/vae.json --max_train_steps 10000
+
+The result is in `vae/` of the output folder. The terms of the loss are those of `diffusers_vilearn/losses.py`.
 """
 
 import argparse
@@ -11,159 +13,268 @@ import json
 from pathlib import Path
 
 import datasets
-import numpy as np
-import torch
-import torch.nn.functional as F
+from accelerate.utils import set_seed
+from diffusers.training_utils import EMAModel
+from huggingface_hub import HfApi
 from torch import nn
+from transformers import AutoImageProcessor, Dinov2Model
 
+from diffusers_vilearn.cards import write_model_card
+from diffusers_vilearn.data.alignment_views import QUERIES, AlignmentViews
+from diffusers_vilearn.data.clouds import takes_sharp_points
 from diffusers_vilearn.data.field_samples import FieldSamples
 from diffusers_vilearn.data.loading import load_table
-from diffusers_vilearn.files import append_json_line
-from diffusers_vilearn.metrics.reconstruction import occupancy_iou
+from diffusers_vilearn.files import append_json_line, read_json_lines
+from diffusers_vilearn.losses import HybridLoss, LossWeights
 from diffusers_vilearn.models import VecSetVAE
-from diffusers_vilearn.models.autoencoder_vecset import DiagonalGaussianDistribution
+from diffusers_vilearn.models.visibility_adaptor import VisibilityAdaptor
 from diffusers_vilearn.training.arguments import add_common_arguments, parse_arguments
 from diffusers_vilearn.training.checkpoints import save_models_by_name
 from diffusers_vilearn.training.loop import TrainingLoop
-from diffusers_vilearn.training.run import make_optimizer, start_accelerator
-from diffusers_vilearn.training.stream import count_steps, whole_batches
+from diffusers_vilearn.training.publishing import repository_of
+from diffusers_vilearn.training.run import make_optimizer, start_accelerator, start_trackers
+from diffusers_vilearn.training.stream import count_steps
+from diffusers_vilearn.training.vae import (
+    alignment_features,
+    check_margin,
+    check_num_tokens,
+    draw_num_tokens,
+    measure_latents,
+    validate,
+)
+
+TERMS = {
+    "l1": "absolute error of the field",
+    "l2": "squared error of the field",
+    "normal": "1 - cosine between the field's gradient and the normal on the surface",
+    "eikonal": "deviation of the gradient's length from that of a distance, near the surface",
+    "kl": "divergence of the posterior from the standard normal, nats per latent number",
+    "alignment": "1 - cosine between patch features read from the shape tokens and those of the image",
+    "anchor": "regression of each decoder token's own farthest-point anchor; removes an early plateau of small models",
+    "anchor_latent": "pull of the first three latent channels to twice the anchor's position",
+}
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_arguments(parser, learning_rate=1e-3)
     parser.add_argument("--dataset_name", required=True, help="Folder or Hub id of a prepared dataset.")
-    parser.add_argument("--vae_config", required=True, help="JSON file with the arguments of `VecSetVAE`.")
-    parser.add_argument("--num_points", type=int, default=2048, help="Points of the cloud given to the encoder.")
-    parser.add_argument("--num_queries", type=int, default=1024, help="Field queries per shape and step.")
-    parser.add_argument(
-        "--kl_weight", type=float, default=1e-3, help="Final weight of the KL term (nats per channel)."
-    )
-    parser.add_argument(
-        "--kl_warmup_steps", type=int, default=0, help="Steps over which the KL weight grows from 10%%."
-    )
-    parser.add_argument(
-        "--anchor_weight",
-        type=float,
-        default=0.0,
-        help="Weight of regressing each decoder token's own farthest-point anchor; removes an early plateau.",
-    )
-    parser.add_argument(
-        "--anchor_latent_weight",
-        type=float,
-        default=0.0,
-        help="Weight of pulling the first three latent channels to twice the anchor's position.",
-    )
+    parser.add_argument("--use_ema", action="store_true", help="Validate and publish an average of the weights.")
+    parser.add_argument("--ema_decay", type=float, default=0.999)
     parser.add_argument("--num_validation_shapes", type=int, default=32, help="Training shapes kept for validation.")
     parser.add_argument("--validation_steps", type=int, default=500)
-    return parse_arguments(parser)
+
+    start = parser.add_argument_group("where to start, one of both")
+    start.add_argument("--vae_config", help="JSON file with the arguments of a new `VecSetVAE`.")
+    start.add_argument("--pretrained_model_name_or_path", help="Folder or Hub id of a `VecSetVAE` to go on with.")
+    start.add_argument("--subfolder", help="Of the pretrained model: `vae` for that of a pipeline.")
+    start.add_argument("--revision", help="Of the pretrained model on the Hub.")
+    start.add_argument("--variant", help="Of the pretrained model's files, such as fp16.")
+
+    samples = parser.add_argument_group("samples")
+    samples.add_argument("--num_points", type=int, default=2048, help="Surface points given to the encoder.")
+    samples.add_argument(
+        "--num_sharp_points", type=int, help="Sharp-edge points, for a VAE that takes them; default: --num_points."
+    )
+    samples.add_argument("--num_queries", type=int, default=1024, help="Field queries per shape and step.")
+    samples.add_argument(
+        "--num_normals", type=int, default=256, help="Points of the normal term, and as many of the eikonal term."
+    )
+    samples.add_argument(
+        "--num_tokens", type=int, nargs="+", help="Numbers of shape tokens to draw from each step; default: the VAE's."
+    )
+
+    loss = parser.add_argument_group("weights of the loss's terms; 0 is off, and costs nothing")
+    for name, text in TERMS.items():
+        loss.add_argument(
+            f"--{name}_weight", type=float, default=getattr(LossWeights, name), help=f"Default %(default)s: {text}."
+        )
+    loss.add_argument("--kl_warmup_steps", type=int, default=0, help="Steps over which the KL weight grows from 10%%.")
+
+    alignment = parser.add_argument_group("the visibility alignment term")
+    alignment.add_argument("--image_encoder", help="Folder or Hub id of a `Dinov2Model` and its processor.")
+    alignment.add_argument("--alignment_queries", choices=QUERIES, default="points")
+    alignment.add_argument("--num_alignment_queries", type=int, default=256, help="Visible points per shape and step.")
+    alignment.add_argument("--alignment_layers", type=int, choices=[1, 2], default=1, help="Of the adaptor.")
+    args = parse_arguments(parser)
+    if (args.vae_config is None) == (args.pretrained_model_name_or_path is None):
+        parser.error("exactly one of --vae_config and --pretrained_model_name_or_path is needed.")
+    if (args.alignment_weight > 0) != (args.image_encoder is not None):
+        parser.error("--alignment_weight and --image_encoder are needed both, or neither.")
+    return args
 
 
-def vae_loss(vae, anchor_head, batch, kl_weight, args):
-    """The training objective and its parts (DESIGN: TSDF L1 + L2, KL, anchors)."""
-    field, moments, hidden, anchors = vae(batch["points"], batch["xyz"], return_dict=False)
-    posterior = DiagonalGaussianDistribution(moments)
-    parts = {
-        "l1": F.l1_loss(field, batch["field"]),
-        "l2": F.mse_loss(field, batch["field"]),
-        "kl": posterior.kl().mean(),
-    }
-    loss = parts["l1"] + parts["l2"] + kl_weight * parts["kl"]
-    if args.anchor_weight:
-        parts["anchor"] = F.mse_loss(anchor_head(hidden).float(), anchors)
-        loss = loss + args.anchor_weight * parts["anchor"]
-    if args.anchor_latent_weight:
-        parts["anchor_latent"] = F.mse_loss(posterior.mean[..., :3].float(), 2 * anchors)
-        loss = loss + args.anchor_latent_weight * parts["anchor_latent"]
-    return loss, parts
+def load_vae(args) -> VecSetVAE:
+    """A new VAE, or the one to go on with."""
+    if args.vae_config is not None:
+        return VecSetVAE(**json.loads(Path(args.vae_config).read_text()))
+    options = {name: getattr(args, name) for name in ("subfolder", "revision", "variant", "cache_dir")}
+    return VecSetVAE.from_pretrained(args.pretrained_model_name_or_path, **options)
 
 
-@torch.no_grad()
-def validate(vae, samples: FieldSamples, batch_size: int, device) -> dict[str, float]:
-    """Mean IoU of the sign over volume queries, and mean absolute error, posterior mode."""
-    ious, errors = [], []
-    for batch in whole_batches(samples, batch_size, device):
-        field = vae(batch["points"], batch["xyz"], sample_posterior=False, return_dict=False)[0].float()
-        volume = slice(samples.num_queries // 2, None)
-        ious.extend(occupancy_iou(field[:, volume, 0] > 0, batch["field"][:, volume, 0] > 0).tolist())
-        errors.append((field - batch["field"]).abs().mean().item())
-    return {"iou": float(np.mean(ious)), "median_iou": float(np.median(ious)), "l1": float(np.mean(errors))}
+def load_samples(args, vae_config, weights: LossWeights) -> tuple[FieldSamples, FieldSamples]:
+    """Samples to train on and samples to validate on, of different shapes."""
+    shapes = load_table(args.dataset_name, "shapes", split="train", cache_dir=args.cache_dir)
+    held = args.num_validation_shapes
+    if not 0 < held < len(shapes):
+        raise ValueError(
+            f"`--num_validation_shapes` is {held}; it must be above 0 and below {len(shapes)}, the number of shapes in"
+            f" {args.dataset_name}."
+        )
+    check_margin(shapes, vae_config.truncation)
+    views = None
+    if weights.alignment:
+        views = AlignmentViews(
+            load_table(args.dataset_name, "views", split="train", cache_dir=args.cache_dir),
+            AutoImageProcessor.from_pretrained(args.image_encoder, cache_dir=args.cache_dir),
+            num_queries=args.num_alignment_queries,
+            queries=args.alignment_queries,
+        )
+        views.check(shapes["uid"])
+    clouds = dict(num_points=args.num_points, num_sharp_points=args.num_sharp_points or args.num_points)
+    # Rows are written in the order of their shuffled ids, so the first ones are a fair sample.
+    train_samples = FieldSamples(
+        shapes.select(range(held, len(shapes))),
+        vae_config,
+        **clouds,
+        num_queries=args.num_queries,
+        seed=args.seed,
+        num_normals=args.num_normals if weights.need_gradient else 0,
+        views=views,
+    )
+    validation_shapes = shapes.select(range(held))
+    return train_samples, FieldSamples(
+        validation_shapes, vae_config, **clouds, num_queries=16384, seed=0, num_normals=1024
+    )
 
 
-@torch.no_grad()
-def measure_latents(vae, samples: FieldSamples, batch_size: int, device) -> tuple[list[float], list[float]]:
-    """Per-channel mean and standard deviation of sampled latents over the training shapes, one pass."""
-    generator = torch.Generator(device).manual_seed(0)
-    latents = []
-    for batch in whole_batches(samples, batch_size, device):
-        latents.append(vae.encode(batch["points"]).latent_dist.sample(generator).float().flatten(0, 1))
-    latents = torch.cat(latents)
-    return latents.mean(dim=0).tolist(), latents.std(dim=0).tolist()
+def make_heads(args, weights: LossWeights, vae_config, image_encoder: Dinov2Model | None) -> dict[str, nn.Module]:
+    """The modules that serve the loss only, by their names in `HybridLoss`."""
+    heads = {}
+    if weights.anchor:
+        heads["anchor_head"] = nn.Linear(vae_config.decoder_width, 3)
+    if weights.alignment:
+        heads["adaptor"] = VisibilityAdaptor(
+            vae_config.decoder_width,
+            image_encoder.config.hidden_size,
+            num_layers=args.alignment_layers,
+            heads=vae_config.decoder_heads,
+            queries=args.alignment_queries,
+        )
+    return heads
+
+
+def write_card(args, folder: Path, vae: VecSetVAE, num_shapes: int, num_tokens: list[int], steps: int) -> None:
+    """The card of the result, with its last validation."""
+    write_model_card(
+        folder,
+        "vae_run",
+        name=repository_of(args),
+        config=vae.config,
+        parameters=f"{vae.num_parameters() / 1e6:.1f}M",
+        num_tokens=num_tokens,
+        takes_sharp_points=takes_sharp_points(vae.config),
+        dataset=Path(args.dataset_name).name if Path(args.dataset_name).is_dir() else args.dataset_name,
+        num_shapes=num_shapes,
+        num_validation_shapes=args.num_validation_shapes,
+        max_train_steps=steps,
+        pretrained=args.pretrained_model_name_or_path,
+        ema=args.use_ema,
+        weights={name: getattr(args, f"{name}_weight") for name in TERMS},
+        validation=read_json_lines(Path(args.output_dir) / "validation_log.jsonl")[-1],
+    )
 
 
 def main(args):
     accelerator = start_accelerator(args)
     output_dir = Path(args.output_dir)
+    hub = HfApi(token=args.hub_token)
+    if args.push_to_hub and accelerator.is_main_process:
+        # Before the first step: a wrong name or token should not cost a run.
+        repo_id = hub.create_repo(repository_of(args), exist_ok=True).repo_id
+    weights = LossWeights(**{name: getattr(args, f"{name}_weight") for name in TERMS})
 
-    config = json.loads(Path(args.vae_config).read_text())
-    vae = VecSetVAE(**config)
+    vae = load_vae(args)
+    config = vae.config
+    train_samples, validation_samples = load_samples(args, config, weights)
+    num_tokens = args.num_tokens or [config.num_tokens]
+    check_num_tokens(vae, train_samples, num_tokens)
     if args.gradient_checkpointing:
         vae.enable_gradient_checkpointing()
-    anchor_head = nn.Linear(vae.config.decoder_width, 3)
+    if args.torch_compile:
+        # Not the geometry head: what is compiled cannot be differentiated twice.
+        vae.compile_repeated_blocks(fullgraph=True)
 
-    shapes = load_table(args.dataset_name, "shapes", split="train")
-    held = args.num_validation_shapes
-    if len(shapes) <= held:
-        raise ValueError(
-            f"`--num_validation_shapes` is {held}, but {args.dataset_name} has only {len(shapes)} shapes."
-        )
-    # Rows are written in the order of their shuffled ids, so the first ones are a fair sample.
-    options = dict(
-        frame=vae.config.frame, truncation=vae.config.truncation, bounds=vae.config.bounds, num_points=args.num_points
-    )
-    train_samples = FieldSamples(
-        shapes.select(range(held, len(shapes))), num_queries=args.num_queries, seed=args.seed, **options
-    )
-    validation_samples = FieldSamples(shapes.select(range(held)), num_queries=16384, seed=0, **options)
-
-    parameters = [*vae.parameters(), *anchor_head.parameters()]
+    image_encoder = None
+    if weights.alignment:
+        image_encoder = Dinov2Model.from_pretrained(args.image_encoder, cache_dir=args.cache_dir).eval()
+        image_encoder.requires_grad_(False).to(accelerator.device)
+    heads = make_heads(args, weights, config, image_encoder)
+    parameters = [parameter for model in (vae, *heads.values()) for parameter in model.parameters()]
     max_train_steps = count_steps(args, len(train_samples), accelerator)
     optimizer, lr_scheduler = make_optimizer(args, parameters, accelerator, max_train_steps)
-    vae, anchor_head, optimizer, lr_scheduler = accelerator.prepare(vae, anchor_head, optimizer, lr_scheduler)
-    if accelerator.log_with:
-        accelerator.init_trackers("train_vecset_vae", config=vars(args))
-    save_models_by_name(accelerator, {VecSetVAE: "vae"})
-    loop = TrainingLoop(args, accelerator, [vae, anchor_head], optimizer, lr_scheduler, max_train_steps)
+    vae, optimizer, lr_scheduler = accelerator.prepare(vae, optimizer, lr_scheduler)
+    heads = {name: accelerator.prepare(head) for name, head in heads.items()}
+    ema = None
+    if args.use_ema:
+        ema = EMAModel(vae.parameters(), decay=args.ema_decay, model_cls=VecSetVAE, model_config=config)
+        ema.to(accelerator.device)
+    save_models_by_name(accelerator, {VecSetVAE: "vae"}, ema)
+    start_trackers(accelerator, "train_vecset_vae", args)
+    loop = TrainingLoop(args, accelerator, [vae, *heads.values()], optimizer, lr_scheduler, max_train_steps)
+    # Each process draws its own samples of the posteriors.
+    set_seed(args.seed, device_specific=True)
     loop.resume()
+    hybrid_loss = HybridLoss(vae, weights, config.truncation, **heads)
 
     def loss_of(batch):
-        kl_weight = args.kl_weight * max(0.1, min(1.0, loop.progress.step / max(1, args.kl_warmup_steps)))
-        return vae_loss(vae, anchor_head, batch, kl_weight, args)
+        step = loop.progress.step
+        if weights.alignment:
+            batch["alignment_features"] = alignment_features(image_encoder, batch)
+        kl_scale = max(0.1, min(1.0, step / args.kl_warmup_steps)) if args.kl_warmup_steps else 1.0
+        return hybrid_loss(batch, draw_num_tokens(num_tokens, args.seed, step), kl_scale)
+
+    def validate_now(step):
+        model = accelerator.unwrap_model(vae).eval()
+        result = {}
+        for count in num_tokens:
+            with accelerator.autocast():
+                values = validate(model, validation_samples, args.train_batch_size, count)
+            suffix = f"@{count}" if len(num_tokens) > 1 else ""
+            result |= {name + suffix: value for name, value in values.items()}
+        model.train()
+        accelerator.log({f"validation/{name}": value for name, value in result.items()}, step=step)
+        accelerator.print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
+        if accelerator.is_main_process:
+            append_json_line(output_dir / "validation_log.jsonl", {"step": step, **result})
 
     vae.train()
     with loop:
         for step in loop.steps(train_samples, loss_of):
+            if args.use_ema:
+                ema.step(vae.parameters())
             if step % args.validation_steps == 0 or step == max_train_steps:
-                model = accelerator.unwrap_model(vae).eval()
-                with accelerator.autocast():
-                    result = validate(model, validation_samples, args.train_batch_size, accelerator.device)
-                model.train()
-                accelerator.log({f"validation/{name}": value for name, value in result.items()}, step=step)
-                accelerator.print(
-                    f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items())
-                )
-                if accelerator.is_main_process:
-                    append_json_line(output_dir / "validation_log.jsonl", {"step": step, **result})
+                if args.use_ema:
+                    ema.store(vae.parameters())
+                    ema.copy_to(vae.parameters())
+                validate_now(step)
+                if args.use_ema:
+                    ema.restore(vae.parameters())
     if loop.interrupted:
         accelerator.end_training()
         return
 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        if args.use_ema:
+            ema.copy_to(vae.parameters())
         model = accelerator.unwrap_model(vae).eval()
-        mean, std = measure_latents(model, train_samples, args.train_batch_size, accelerator.device)
+        mean, std = measure_latents(model, train_samples, args.train_batch_size)
         model.register_to_config(shift_factor=mean, scaling_factor=[1 / value for value in std])
         model.save_pretrained(output_dir / "vae")
+        write_card(args, output_dir / "vae", model, len(train_samples), num_tokens, max_train_steps)
+        if args.push_to_hub:
+            hub.upload_folder(repo_id=repo_id, folder_path=output_dir / "vae", commit_message="End of training")
     accelerator.end_training()
 
 

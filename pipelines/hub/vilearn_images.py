@@ -6,6 +6,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageChops
 from transformers import Dinov2Model
 
@@ -31,18 +32,9 @@ def prepare_condition_image(image: Image.Image, size: int, foreground: float = 0
         ValueError: `image` is not RGBA, is empty, or its alpha tells no object from a background; `size` or
             `foreground` is out of range.
     """
-    if not isinstance(image, Image.Image) or image.mode != "RGBA":
-        raise ValueError(f"`image` must be a PIL image of mode RGBA, but is {getattr(image, 'mode', type(image))}.")
-    if image.width == 0 or image.height == 0:
-        raise ValueError(f"`image` must have pixels, but its size is {image.size}.")
     if not isinstance(size, int) or size < 1:
         raise ValueError(f"`size` must be a positive number of pixels, but is {size!r}.")
-    if not 0 < foreground <= 1:
-        raise ValueError(f"`foreground` must lie in (0, 1], but is {foreground!r}.")
-
-    left, top, right, bottom = _object_box(image)
-    side = max(right - left, bottom - top) / foreground
-    left, top = (left + right - side) / 2, (top + bottom - side) / 2
+    left, top, side = condition_square(image, foreground)
     whole_left, whole_top, whole_side = math.floor(left), math.floor(top), math.ceil(side) + 1
     # `crop` fills what lies outside the image with transparent pixels.
     square = image.crop((whole_left, whole_top, whole_left + whole_side, whole_top + whole_side)).convert("RGBa")
@@ -51,6 +43,22 @@ def prepare_condition_image(image: Image.Image, size: int, foreground: float = 0
     *premultiplied, alpha = square.split()
     white = ImageChops.invert(alpha)
     return Image.merge("RGB", [ImageChops.add(colour, white) for colour in premultiplied])
+
+
+def condition_square(image: Image.Image, foreground: float = 0.9) -> tuple[float, float, float]:
+    """Left, top and side, in pixels of `image`, of the square that `prepare_condition_image` cuts out.
+
+    It may reach beyond the image; arguments and errors are those of `prepare_condition_image`.
+    """
+    if not isinstance(image, Image.Image) or image.mode != "RGBA":
+        raise ValueError(f"`image` must be a PIL image of mode RGBA, but is {getattr(image, 'mode', type(image))}.")
+    if image.width == 0 or image.height == 0:
+        raise ValueError(f"`image` must have pixels, but its size is {image.size}.")
+    if not 0 < foreground <= 1:
+        raise ValueError(f"`foreground` must lie in (0, 1], but is {foreground!r}.")
+    left, top, right, bottom = _object_box(image)
+    side = max(right - left, bottom - top) / foreground
+    return (left + right - side) / 2, (top + bottom - side) / 2, side
 
 
 def _object_box(image: Image.Image) -> tuple[int, int, int, int]:
@@ -76,3 +84,22 @@ def patch_tokens(image_encoder: Dinov2Model, pixel_values: torch.Tensor) -> torc
     """
     num_other_tokens = 1 + getattr(image_encoder.config, "num_register_tokens", 0)
     return image_encoder(pixel_values.to(image_encoder.dtype)).last_hidden_state[:, num_other_tokens:]
+
+
+def patch_tokens_at(tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Patch tokens at positions in the image, bilinear between the centres of the patches.
+
+    Args:
+        tokens: (batch, patches, channels) of square images, row by row, as `patch_tokens` gives them.
+        positions: (batch, points, 2), (x, y) in [-1, 1] from the left to the right and from the top to the bottom
+            border of the image; beyond the outermost centres the nearest patch counts.
+
+    Returns:
+        (batch, points, channels).
+    """
+    side = math.isqrt(tokens.shape[1])
+    if side**2 != tokens.shape[1]:
+        raise ValueError(f"`tokens` has {tokens.shape[1]} patches, it must be the square of a number.")
+    grid = tokens.transpose(1, 2).unflatten(2, (side, side)).float()
+    sampled = F.grid_sample(grid, positions[:, None].float(), padding_mode="border", align_corners=False)
+    return sampled[:, :, 0].transpose(1, 2)

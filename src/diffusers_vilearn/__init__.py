@@ -54,8 +54,8 @@ def __getattr__(name: str):
 
 
 # diffusers resolves the components of `model_index.json` in the libraries it knows, and the class of a pipeline, of
-# blocks, or of a model alone (`AutoModel`), in its own namespace. `ModelMixin`, above, is how it recognises a library
-# with models.
+# its blocks, or of a model alone (`AutoModel`), in its own namespace. `ModelMixin`, above, is how it recognises a
+# library with models.
 LOADABLE_CLASSES.setdefault(__name__, {})
 for _class in (
     VecSetVAE,

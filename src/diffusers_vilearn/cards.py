@@ -11,7 +11,6 @@ from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 from safetensors import safe_open
 
 from .files import write_atomically
-from .models.transformer_vilearn import VILEARN_LARGE, VILEARN_SMALL
 
 _HERE = Path(__file__).parent
 # An installed package has the templates inside, a source tree at its top.
@@ -39,7 +38,19 @@ FACTS = {
 }
 
 
-def write_model_card(
+def write_model_card(folder: str | Path, template: str | Path, **values) -> Path:
+    """Render a template into `README.md` of a checkpoint folder.
+
+    Args:
+        folder (`str` or `Path`): the checkpoint.
+        template (`str` or `Path`): one of `model_cards/` by its name, or the path of another, which may extend those.
+        values: what the template asks for; `license`, `base_model`, `datasets`, `example`, `title`, `metrics` and
+            `heldout_sources` go into the front matter.
+    """
+    return _write(Path(folder), template, _model_card_data(values), values)
+
+
+def write_checkpoint_card(
     folder: str | Path,
     facts: dict | None = None,
     *,
@@ -60,13 +71,17 @@ def write_model_card(
     unknown = sorted(set(facts) - set(FACTS))
     if unknown:
         raise ValueError(f"`facts` has {', '.join(unknown)}; it may have {', '.join(FACTS)}.")
+    pictures = [picture["path"] for picture in facts.get("pictures") or []] + [facts.get("example")]
+    for path in filter(None, pictures):
+        if not (folder / path).is_file():
+            raise ValueError(f"`facts` names the picture {path!r}, which is not in {str(folder)!r}.")
     components = _components(folder)
     values = dict.fromkeys(FACTS) | _facts_of(components) | _figures(evaluation) | facts
     values |= {"repo_id": repo_id or str(folder), "has_code": (folder / "pipeline.py").is_file()}
     if values["image_encoder"] and "image_encoder" in components:
         values["components"]["image_encoder"] += f": {values['image_encoder']}"
     values["title"] = values["title"] or (repo_id or folder.name).rpartition("/")[2]
-    return _write(folder, template or _template_of(components), _model_card_data(values), values)
+    return write_model_card(folder, template or _template_of(components), **values)
 
 
 def write_dataset_card(folder: str | Path, repo_id: str | None = None) -> Path:
@@ -76,16 +91,13 @@ def write_dataset_card(folder: str | Path, repo_id: str | None = None) -> Path:
         folder (`str` or `Path`): written by `prepare shapes`.
         repo_id (`str`, *optional*): where it will be loaded from; the folder otherwise.
     """
-    import pyarrow.dataset as pads
-
     folder = Path(folder)
     tables = {path.name: _splits_of(path) for path in sorted(folder.iterdir()) if any(path.glob("*.parquet"))}
     if "shapes" not in tables:
         raise ValueError(f"{folder} has no table `shapes`; `prepare shapes` writes it.")
-    shapes = pads.dataset(folder / "shapes").to_table(["source", "licence", "creator"]).to_pylist()
     creators = defaultdict(set)
-    for row in shapes:
-        creators[row["licence"]].add(row["creator"])
+    for licence, creator in _counts(folder / "shapes", "licence", "creator"):
+        creators[licence].add(creator)
     data = DatasetCardData(
         license=sorted(licence.lower() for licence in creators),
         task_categories=["image-to-3d"],
@@ -98,31 +110,39 @@ def write_dataset_card(folder: str | Path, repo_id: str | None = None) -> Path:
             for table, splits in tables.items()
         ],
     )
-    rejects = pads.dataset(folder / "rejects").to_table(["source", "reason"]).to_pylist()
     latents = {table: folder / table / "metadata.json" for table in tables}
     values = {
         "repo_id": repo_id or str(folder),
         "rows": tables,
-        "sources": dict(sorted(Counter(row["source"] for row in shapes).items())),
+        "sources": {source: count for (source,), count in sorted(_counts(folder / "shapes", "source").items())},
         "creators": {licence: sorted(names) for licence, names in sorted(creators.items())},
-        "rejects": sorted(Counter((row["source"], row["reason"]) for row in rejects).items()),
+        "rejects": sorted(_counts(folder / "rejects", "source", "reason").items()),
         "options": json.loads((folder / "preparation.json").read_text())["options"],
         "latents": {table: json.loads(file.read_text()) for table, file in latents.items() if file.exists()},
     }
     return _write(folder, "dataset", data, values)
 
 
-def _write(folder: Path, template: str, data: ModelCardData | DatasetCardData, values: dict) -> Path:
+def _write(folder: Path, template: str | Path, data: ModelCardData | DatasetCardData, values: dict) -> Path:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    names = sorted(path.stem for path in TEMPLATES.glob("*.md"))
-    if template not in names:
-        raise ValueError(f"`template` is {template!r}; it may be {', '.join(names)}.")
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined)
-    text = environment.get_template(f"{template}.md").render(card_data=data.to_yaml(), **values)
+    source = Path(template) if Path(template).suffix else TEMPLATES / f"{template}.md"
+    if not source.is_file():
+        names = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.md")))
+        raise ValueError(f"`template` is {str(template)!r}; it may be {names}, or the path of a template.")
+    environment = Environment(loader=FileSystemLoader([source.parent, TEMPLATES]), undefined=StrictUndefined)
+    text = environment.get_template(source.name).render(card_data=data.to_yaml(), **values)
     path = folder / "README.md"
     write_atomically(path, (text.strip() + "\n").encode())
     return path
+
+
+def _counts(table: Path, *columns: str) -> dict[tuple, int]:
+    """How many rows of a table have each combination of values."""
+    import pyarrow.dataset as pads
+
+    groups = pads.dataset(table).to_table(list(columns)).group_by(list(columns)).aggregate([([], "count_all")])
+    return {tuple(row[column] for column in columns): row["count_all"] for row in groups.to_pylist()}
 
 
 def _splits_of(table: Path) -> dict[str, int]:
@@ -169,6 +189,8 @@ def _count_parameters(folder: Path) -> int:
 
 
 def _template_of(components: dict[str, tuple[str, dict, int]]) -> str:
+    from .models.transformer_vilearn import VILEARN_LARGE, VILEARN_SMALL
+
     if list(components) == ["vae"]:
         return "vae"
     config = components["transformer"][1]
@@ -222,22 +244,21 @@ def _model_card_data(values: dict) -> ModelCardData:
         EvalResult(
             task_type="image-to-3d",
             dataset_type="held-out-objects",
-            dataset_name=values["heldout_sources"] or "held-out objects",
+            dataset_name=values.get("heldout_sources") or "held-out objects",
             metric_type=name,
             metric_value=mean,
         )
-        for name, mean in values["metrics"].items()
+        for name, mean in (values.get("metrics") or {}).items()
     ]
+    example = {"src": values.get("example"), "example_title": "An object on a transparent background"}
     return ModelCardData(
-        license=values["license"],
+        license=values.get("license"),
         library_name="diffusers",
         pipeline_tag="image-to-3d",
-        base_model=values["base_model"],
-        datasets=values["datasets"],
+        base_model=values.get("base_model"),
+        datasets=values.get("datasets"),
         tags=TAGS,
-        widget=[{"src": values["example"], "example_title": "An object on a transparent background"}]
-        if values["example"]
-        else None,
+        widget=[example] if example["src"] else None,
         eval_results=results or None,
         model_name=values["title"] if results else None,
     )

@@ -9,6 +9,18 @@ from pathlib import Path
 from diffusers.utils import PushToHubMixin
 from huggingface_hub import HfApi
 
+from .cards import write_checkpoint_card, write_dataset_card, write_model_card
+
+__all__ = [
+    "ModelCardMixin",
+    "publish_checkpoint",
+    "push_dataset",
+    "write_card_and_example",
+    "write_checkpoint_card",
+    "write_dataset_card",
+    "write_model_card",
+]
+
 # Hidden files are unfinished ones.
 _HIDDEN = ["**/.*", ".*/**"]
 
@@ -33,17 +45,15 @@ def write_card_and_example(folder: str | Path, facts: dict | None = None, **opti
     """`README.md` of a saved checkpoint; for a pipeline whose `facts` name no example, also one that is drawn.
 
     Args:
-        folder, facts, options: as for `cards.write_model_card`.
+        folder, facts, options: as for `write_checkpoint_card`.
     """
-    from .cards import write_model_card
-
     facts, folder = dict(facts or {}), Path(folder)
     if "example" not in facts and (folder / "model_index.json").is_file():
         from .pipelines.preview import example_picture
 
         example_picture().save(folder / "example.png")
         facts["example"] = "example.png"
-    write_model_card(folder, facts, **options)
+    write_checkpoint_card(folder, facts, **options)
 
 
 def publish_checkpoint(
@@ -65,7 +75,7 @@ def publish_checkpoint(
     Args:
         folder (`str` or `Path`): written by `save_pretrained`.
         repo_id (`str`): `user/name`; made if it is not there.
-        facts, evaluation, template: of the card, see `cards.write_model_card`.
+        facts, evaluation, template: of the card, see `write_checkpoint_card`.
         self_contained (`bool`): put the pipeline's code beside the weights: it then loads without this package, and
             always needs `trust_remote_code=True`.
         private (`bool`): of a repository that is made.
@@ -74,7 +84,7 @@ def publish_checkpoint(
 
     api = HfApi()
     with tempfile.TemporaryDirectory() as scratch:
-        staged = _stage(Path(folder), Path(scratch))
+        staged = _stage(Path(folder), Path(scratch), facts or {})
         if self_contained:
             add_custom_code(staged)
         if facts or evaluation or template or not (staged / "README.md").is_file():
@@ -83,17 +93,21 @@ def publish_checkpoint(
         return str(api.upload_folder(repo_id=repo_id, folder_path=staged, commit_message="Upload checkpoint"))
 
 
-def _stage(folder: Path, scratch: Path) -> Path:
-    """Links to what belongs to a checkpoint: the files beside its index or configuration, and its components."""
+def _stage(folder: Path, scratch: Path, facts: dict) -> Path:
+    """Links to what belongs to a checkpoint: files beside its index or configuration, components, the card's pictures.
+
+    Logs, which are JSON lines, and hidden files, which are unfinished, do not.
+    """
     index = folder / "model_index.json"
     if not index.is_file() and not (folder / "config.json").is_file():
         raise ValueError(f"`folder` must hold a saved pipeline or model, but {str(folder)!r} does not.")
     entries = json.loads(index.read_text()) if index.is_file() else {}
-    paths = [*folder.glob("*"), *(path for name in entries for path in (folder / name).glob("*"))]
+    paths = {*folder.glob("*"), *(path for name in entries for path in (folder / name).glob("*"))}
+    paths |= {folder / picture["path"] for picture in facts.get("pictures") or []}
     for path in paths:
-        if path.is_file() and not path.name.startswith("."):
+        if path.is_file() and not path.name.startswith(".") and path.suffix != ".jsonl":
             link = scratch / path.relative_to(folder)
-            link.parent.mkdir(exist_ok=True)
+            link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path.resolve())
     return scratch
 
@@ -106,8 +120,6 @@ def push_dataset(folder: str | Path, repo_id: str, *, private: bool = False) -> 
         repo_id (`str`): `user/name`; made if it is not there.
         private (`bool`): of a repository that is made.
     """
-    from .cards import write_dataset_card
-
     write_dataset_card(folder, repo_id)
     api = HfApi()
     url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)

@@ -4,11 +4,13 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from torch.testing import assert_close
 
-from diffusers_vilearn.data.images import prepare_condition_image
+from diffusers_vilearn.data.images import condition_square, patch_tokens_at, prepare_condition_image
 
 
 def object_image(size, box, color=(0, 0, 0, 255), hidden=(255, 255, 255, 0)):
@@ -125,3 +127,22 @@ def test_full_range_of_premultiplied_colours_survives():
 def test_bad_input(image, size, foreground, message):
     with pytest.raises(ValueError, match=message):
         prepare_condition_image(image, size, foreground)
+
+
+def test_patch_tokens_are_read_between_the_centres_of_patches():
+    tokens = torch.randn(2, 9, 5, generator=torch.Generator().manual_seed(0))
+    centres = torch.tensor([-2 / 3, 0, 2 / 3])
+    positions = torch.cartesian_prod(centres, centres).flip(1).expand(2, -1, -1)
+    assert_close(patch_tokens_at(tokens, positions), tokens)
+    between = torch.tensor([[[-1 / 3, 0.0]], [[0.0, 1 / 3]]])
+    expected = torch.stack([(tokens[0, 3] + tokens[0, 4]) / 2, (tokens[1, 4] + tokens[1, 7]) / 2])
+    assert_close(patch_tokens_at(tokens, between)[:, 0], expected)
+    corner = torch.full((2, 1, 2), -1.0)
+    assert_close(patch_tokens_at(tokens, corner)[:, 0], tokens[:, 0])
+    with pytest.raises(ValueError, match="8 patches"):
+        patch_tokens_at(tokens[:, :8], positions)
+
+
+def test_the_square_is_what_the_condition_image_shows():
+    image = object_image((160, 170), (30, 50, 70, 70))
+    assert condition_square(image, 0.8) == (25, 35, 50)

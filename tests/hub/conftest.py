@@ -3,7 +3,7 @@
 """The environment without this package, made once."""
 
 import pytest
-from processes import make_bare_environment
+from environments import make_bare_environment
 
 
 @pytest.fixture(scope="session")

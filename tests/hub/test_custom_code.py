@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from environments import CHECKPOINT, PICTURE, ROOT, run_python
 from PIL import Image
-from processes import CHECKPOINT, PICTURE, ROOT, run_python
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline, custom_code
 from diffusers_vilearn.custom_code import add_custom_code, custom_code_files

@@ -9,7 +9,7 @@ import shutil
 import datasets
 import pytest
 import yaml
-from processes import CHECKPOINT, run_python
+from environments import CHECKPOINT, run_python
 from server import HubServer
 
 from diffusers_vilearn.data.features import REJECT_FEATURES, latent_features

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import ScriptProcess
 from safetensors.torch import load_file
+from script_process import ScriptProcess
 
 from diffusers_vilearn.training.checkpoints import list_checkpoints
 
@@ -150,8 +150,8 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(work, whole, t
     output_dir = tmp_path / "run"
     process = start(script, work, output_dir, 1000)
     wait_for(lambda: list_checkpoints(output_dir), process)
-    # The kernel refuses to write any file beyond this size, as a full disk does.
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
+    # The kernel refuses to write any file beyond this size, as a full disk does; the output fits, weights do not.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (32768, 32768))
     assert process.wait() not in (0, -signal.SIGKILL)
     checkpoints = list_checkpoints(output_dir)
     assert f"The last whole checkpoint is {checkpoints[-1]}" in process.output

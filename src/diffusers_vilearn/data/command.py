@@ -17,6 +17,7 @@ tokens by visibility and caches the image tokens.
 
 import argparse
 import os
+import sys
 import time
 from dataclasses import fields
 from functools import partial
@@ -166,8 +167,7 @@ def prepare_latents(args: argparse.Namespace) -> None:
 
 
 def publish_dataset(args: argparse.Namespace) -> None:
-    from ..cards import write_dataset_card
-    from ..hub import push_dataset
+    from ..hub import push_dataset, write_dataset_card
 
     if args.repo_id is None:
         print(write_dataset_card(args.dataset_name))
@@ -176,7 +176,11 @@ def publish_dataset(args: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; `arguments` are those of the process if left out."""
+    """Run one command; `arguments` are those of the process if left out. What is wrong with them or with the disk ends
+    the process with one line."""
     datasets.disable_progress_bars()
     args = make_parser().parse_args(arguments)
-    args.command(args)
+    try:
+        args.command(args)
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")

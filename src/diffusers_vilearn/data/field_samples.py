@@ -1,38 +1,64 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""One stored shape -> one training sample of the VAE: a point cloud, and query points with their field."""
+"""One stored shape -> one training sample of the VAE: point clouds, query points with their field, normals, a view."""
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from .alignment_views import AlignmentViews
+from .clouds import sharp_cloud, surface_cloud, takes_sharp_points
 from .frames import FRAMES, object_to_frame, scale_of, transform_cloud, transform_points
 
 
 class FieldSamples(Dataset):
     """Random clouds and field queries of stored shapes; indexed by `(epoch, index)`, the same for the same seed.
 
+    A sample holds
+
+    - `uid` of the shape;
+    - `points` (num_points, point channels), and `sharp_points` (num_sharp_points, point channels) for a VAE that takes
+      them;
+    - `xyz` (num_queries, 3) and `field` (num_queries, 1), half near the surface, half in the volume;
+    - with `num_normals`: `surface_xyz` and `surface_normals` (num_normals, 3), and `band_xyz` (num_normals, 3), points
+      nearer to the surface than the truncation, where the true field is not saturated;
+    - with `views`: what `AlignmentViews.sample` gives of a random view.
+
     Args:
         shapes (`datasets.Dataset`): rows of `SHAPE_FEATURES`.
-        frame (`str`): `canonical`, or `view` for a random azimuth a sample.
-        truncation (`float`): distance at which the field saturates.
-        bounds (`float`): half-side of the cube that queries cover.
-        num_points (`int`): size of the cloud given to the encoder.
-        num_queries (`int`): field queries; half of them near the surface, half in the volume.
+        vae_config: of the `VecSetVAE`: its `frame` (in the view frame: that of the drawn view, a random azimuth
+            without views), `truncation`, `bounds`, and which clouds it takes.
+        num_points, num_sharp_points (`int`): size of the clouds given to the encoder.
+        num_queries (`int`): field queries.
         seed (`int`): of all randomness.
+        num_normals (`int`): surface points with normals, and as many points around the surface; 0 for none.
+        views (`AlignmentViews`, *optional*): condition views of these shapes.
     """
 
-    def __init__(self, shapes, *, frame, truncation, bounds, num_points, num_queries, seed):
-        if frame not in FRAMES:
-            raise ValueError(f"`frame` must be one of {FRAMES}, but is {frame!r}.")
+    def __init__(
+        self,
+        shapes,
+        vae_config,
+        *,
+        num_points,
+        num_sharp_points,
+        num_queries,
+        seed,
+        num_normals=0,
+        views: AlignmentViews | None = None,
+    ):
+        if vae_config.frame not in FRAMES:
+            raise ValueError(f"`frame` must be one of {FRAMES}, but is {vae_config.frame!r}.")
         self.uids = shapes.select_columns("uid")
-        self.shapes = shapes.with_format("numpy", ["uid", "surface", "field_near", "field_volume", "field_box"])
-        self.frame = frame
-        self.truncation = truncation
-        self.bounds = bounds
+        columns = ["surface", "sharp_edges", "field_near", "field_volume", "field_box"]
+        self.shapes = shapes.with_format("numpy", ["uid", *columns])
+        self.vae_config = vae_config
         self.num_points = num_points
+        self.num_sharp_points = num_sharp_points
         self.num_queries = num_queries
         self.seed = seed
+        self.num_normals = num_normals
+        self.views = views
 
     def __len__(self):
         return len(self.shapes)
@@ -40,28 +66,54 @@ class FieldSamples(Dataset):
     def uid_of(self, index: int) -> str:
         return self.uids[index]["uid"]
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor | str]:
         epoch, index = key
+        config = self.vae_config
         rng = np.random.default_rng((self.seed, epoch, index))
+        # Of its own, so that normals and views change nothing of the rest of a sample.
+        extras_rng = np.random.default_rng((self.seed, epoch, index, 1))
         row = self.shapes[index]
-        similarity = object_to_frame(self.frame, row["surface"][:, :3], rng.uniform(-180, 180))
-        cloud = transform_cloud(similarity, row["surface"][rng.permutation(len(row["surface"]))[: self.num_points]])
+        azimuth = rng.uniform(-180, 180)
+        if self.views is not None:
+            view = self.views.draw(row["uid"], extras_rng)
+            azimuth = view["azimuth"]
+        similarity = object_to_frame(config.frame, row["surface"][:, :3], azimuth)
+        flagged = config.sharp_flag
+        sample = {"points": surface_cloud(similarity, row["surface"], self.num_points, rng, flagged=flagged)}
+        if takes_sharp_points(config):
+            sample["sharp_points"] = sharp_cloud(
+                similarity, row["sharp_edges"], row["surface"], self.num_sharp_points, rng, flagged=flagged
+            )
         near = draw(row["field_near"], self.num_queries // 2, rng)
         volume = draw(row["field_volume"], self.num_queries - len(near), rng)
         near = move_field(similarity, near)
-        volume = cover_cube(similarity, row["field_box"], move_field(similarity, volume), self.bounds, rng)
+        volume = cover_cube(similarity, row["field_box"], move_field(similarity, volume), config.bounds, rng)
         samples = np.concatenate([near, volume])
-        return {
-            "uid": str(row["uid"]),
-            "points": torch.from_numpy(cloud),
-            "xyz": torch.from_numpy(samples[:, :3].copy()),
-            "field": torch.from_numpy((samples[:, 3:] / self.truncation).clip(-1, 1)),
-        }
+        sample |= {"xyz": samples[:, :3], "field": (samples[:, 3:] / config.truncation).clip(-1, 1)}
+        if self.num_normals:
+            surface = transform_cloud(similarity, draw(row["surface"], self.num_normals, extras_rng))
+            sample["surface_xyz"], sample["surface_normals"] = np.split(surface, 2, axis=1)
+            sample["band_xyz"] = displace(surface, config.truncation, extras_rng)
+        if self.views is not None:
+            sample |= self.views.sample(view, similarity, extras_rng)
+        lacking = [name for name, value in sample.items() if not np.isfinite(value).all()]
+        if lacking:
+            raise ValueError(f"{', '.join(lacking)} of the row hold numbers that are not finite")
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value, np.float32)) for name, value in sample.items()}
+        return {"uid": str(row["uid"]), **tensors}
 
 
 def draw(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """`count` random rows."""
     return rows[rng.integers(len(rows), size=count)]
+
+
+def displace(surface: np.ndarray, distance: float, rng: np.random.Generator) -> np.ndarray:
+    """Points (n, 3) of `surface` (n, 6) moved along their normals, either way, by less than `distance`.
+
+    None is farther than that from the surface, wherever the surface goes.
+    """
+    return surface[:, :3] + rng.uniform(-distance, distance, (len(surface), 1)) * surface[:, 3:]
 
 
 def move_field(similarity: np.ndarray, samples: np.ndarray) -> np.ndarray:

@@ -17,8 +17,9 @@ from transformers import AutoImageProcessor, Dinov2Model
 from ..models import VecSetVAE
 from ..models.autoencoder_vecset import DiagonalGaussianDistribution
 from ..visibility import group_visible_tokens
+from .clouds import sharp_cloud, surface_cloud, takes_sharp_points
 from .features import latent_features
-from .frames import object_to_frame, transform_cloud, transform_points
+from .frames import object_to_frame, transform_points
 from .images import patch_tokens, prepare_condition_image
 from .preparation import object_rng
 from .shards import shard_path, write_shard
@@ -70,23 +71,14 @@ class ViewPreparation:
         similarity = object_to_frame(self.frame, surface[:, :3], view["azimuth"])
         if mirrored:
             similarity = MIRROR @ similarity
-        sharp = sharp_edges if len(sharp_edges) else surface
         return {
             "frame": similarity,
-            "points": self._pick(similarity, surface, rng, flag=0.0),
-            "sharp_points": self._pick(similarity, sharp, rng, flag=1.0),
+            "points": surface_cloud(similarity, surface, self.num_points, rng, flagged=self.sharp_flag),
+            "sharp_points": sharp_cloud(
+                similarity, sharp_edges, surface, self.num_points, rng, flagged=self.sharp_flag
+            ),
             "visible_points": transform_points(similarity, np.asarray(view["visible_points"], np.float32)),
         }
-
-    def _pick(self, similarity: np.ndarray, cloud: np.ndarray, rng: np.random.Generator, flag: float) -> np.ndarray:
-        """`num_points` random rows of a cloud in the frame of the latents, (points, point channels)."""
-        rows = rng.permutation(len(cloud))[: self.num_points]
-        if len(rows) < self.num_points and flag:
-            rows = np.resize(rows, self.num_points)
-        moved = transform_cloud(similarity, cloud[rows])
-        if self.sharp_flag:
-            moved = np.concatenate([moved, np.full((len(moved), 1), flag, np.float32)], axis=1)
-        return moved
 
 
 def at_image_size(image_processor, image_size: int):
@@ -240,10 +232,9 @@ class LatentEncoder:
             visible_points (`list[np.ndarray]`): (k_i, 3) of each sample.
         """
         device = self.vae.device
-        takes_sharp_points = self.vae.config.dual_cross_attention or self.vae.config.sharp_flag
         moments, anchors = self.vae.encode_with_anchors(
             points.to(device),
-            sharp_points.to(device) if takes_sharp_points else None,
+            sharp_points.to(device) if takes_sharp_points(self.vae.config) else None,
             num_tokens=self.num_tokens,
         )
         posterior = DiagonalGaussianDistribution(moments)

@@ -19,6 +19,7 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from diffusers.utils.torch_utils import randn_tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .modeling_utils import ViLearnModelMixin
 
@@ -122,6 +123,8 @@ class VecSetVAEOutput(BaseOutput):
             Parameters of the posterior; `latent_dist` is the [`DiagonalGaussianDistribution`] they make.
         hidden (`torch.Tensor` of shape `(batch, tokens, decoder_width)`): Decoder tokens, as [`VecSetVAE.decode`].
         anchors (`torch.Tensor` of shape `(batch, tokens, 3)`): Position of the point each token was queried from.
+        gradient (`torch.Tensor` of shape `(batch, points, 3)`, *optional*):
+            Gradient of the field, as [`VecSetVAE.query_with_gradient`], where it was asked for.
     """
 
     # tensors only: an object in here would hide its tensors from `torch.export` and from DDP;
@@ -130,6 +133,7 @@ class VecSetVAEOutput(BaseOutput):
     moments: torch.Tensor | None = None
     hidden: torch.Tensor | None = None
     anchors: torch.Tensor | None = None
+    gradient: torch.Tensor | None = None
 
     @property
     def latent_dist(self) -> DiagonalGaussianDistribution:
@@ -367,7 +371,7 @@ class VecSetGeometryHead(nn.Module):
         self.gradient_checkpointing = False
 
     def forward(
-        self, embedded: torch.Tensor | None, context: torch.Tensor | KeyValue | None
+        self, embedded: torch.Tensor | None, context: torch.Tensor | KeyValue | None, recompute: bool = True
     ) -> torch.Tensor | KeyValue:
         """The field; without `context` the queries of `embedded`, without `embedded` the keys and values of `context`.
 
@@ -380,7 +384,7 @@ class VecSetGeometryHead(nn.Module):
         queries = self.proj_query(embedded)
         if context is None:
             return self.cross_block.project_query(queries)
-        if torch.is_grad_enabled() and self.gradient_checkpointing:
+        if torch.is_grad_enabled() and self.gradient_checkpointing and recompute:
             queries = self._gradient_checkpointing_func(self.cross_block, queries, context)
         else:
             queries = self.cross_block(queries, context)
@@ -652,7 +656,6 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
             moments = self._encode(*clouds, *index)
         return moments, anchors
 
-    @apply_forward_hook
     def encode(
         self,
         points: torch.Tensor,
@@ -765,14 +768,47 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
         Raises:
             ValueError: If `xyz` has another shape, or another batch size than `hidden`.
         """
+        return self._query(xyz, hidden)
+
+    def _query(self, xyz: torch.Tensor, hidden: torch.Tensor | KeyValue, recompute: bool = True) -> torch.Tensor:
         embedded = self._embed_xyz(xyz)
         context = hidden[0] if isinstance(hidden, tuple) else hidden
         if context.shape[0] != xyz.shape[0]:
             raise ValueError(f"`xyz` has batch size {xyz.shape[0]}, it must be that of `hidden`, {context.shape[0]}.")
         if self.use_slicing and xyz.shape[0] > 1:
             contexts = zip(*(x.split(1) for x in hidden)) if isinstance(hidden, tuple) else hidden.split(1)
-            return torch.cat([self.geometry(part, context) for part, context in zip(embedded.split(1), contexts)])
-        return self.geometry(embedded, hidden)
+            parts = zip(embedded.split(1), contexts)
+            return torch.cat([self.geometry(part, context, recompute) for part, context in parts])
+        return self.geometry(embedded, hidden, recompute)
+
+    @apply_forward_hook
+    def query_with_gradient(
+        self, xyz: torch.Tensor, hidden: torch.Tensor | KeyValue
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        The field and its gradient with respect to position. Under `torch.enable_grad` a loss may be made of both.
+
+        Args:
+            xyz (`torch.Tensor` of shape `(batch, queries, 3)`): Positions, as for `query`.
+            hidden (`torch.Tensor` of shape `(batch, tokens, decoder_width)` or `tuple` of `project_key_value`):
+                As for `query`.
+
+        Returns:
+            `tuple` of two `torch.Tensor`: The field `(batch, queries, 1)` and its gradient `(batch, queries, 3)`. Of a
+            true field the gradient points inwards and is `1 / truncation` long within the truncation of the surface,
+            zero elsewhere.
+
+        Raises:
+            ValueError: If `xyz` has another shape, or another batch size than `hidden`.
+        """
+        twice_differentiable = torch.is_grad_enabled()
+        # only the math kernel of attention can be differentiated twice
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            xyz = xyz.detach().requires_grad_(True)
+            # a second derivative keeps all activations: recomputing them would save no memory
+            field = self._query(xyz, hidden, recompute=False)
+            (gradient,) = torch.autograd.grad(field.sum(), xyz, create_graph=twice_differentiable)
+        return (field, gradient) if twice_differentiable else (field.detach(), gradient)
 
     def _latent_statistic(self, value: float | list[float], latents: torch.Tensor) -> float | torch.Tensor:
         if isinstance(value, (list, tuple)):
@@ -797,6 +833,7 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
         num_tokens: int | None = None,
         sample_posterior: bool = True,
         generator: torch.Generator | None = None,
+        gradient_xyz: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> VecSetVAEOutput | tuple:
         """
@@ -811,10 +848,13 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
                 Whether to draw from the posterior; otherwise its mean is decoded.
             generator (`torch.Generator`, *optional*):
                 Draws the first farthest point and the posterior sample. Without it the first point is row 0.
+            gradient_xyz (`torch.Tensor` of shape `(batch, points, 3)`, *optional*):
+                Where the field's gradient is asked; see `query_with_gradient`.
             return_dict (`bool`, *optional*, defaults to `True`): Whether to return an output class, not a tuple.
 
         Returns:
-            [`VecSetVAEOutput`] or `tuple`: The field first, then `moments`, `hidden` and `anchors`.
+            [`VecSetVAEOutput`] or `tuple`: The field first, then `moments`, `hidden` and `anchors`, and `gradient` if
+            `gradient_xyz` is given.
 
         Raises:
             ValueError: As `encode` and `query`.
@@ -823,10 +863,10 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
         posterior = DiagonalGaussianDistribution(moments)
         latents = posterior.sample(generator) if sample_posterior else posterior.mode()
         hidden = self.decode(latents)
-        field = self.query(xyz, hidden)
-        if not return_dict:
-            return (field, moments, hidden, anchors)
-        return VecSetVAEOutput(field=field, moments=moments, hidden=hidden, anchors=anchors)
+        output = VecSetVAEOutput(self.query(xyz, hidden), moments, hidden, anchors)
+        if gradient_xyz is not None:
+            output.gradient = self.query_with_gradient(gradient_xyz, hidden)[1]
+        return output if return_dict else output.to_tuple()
 
 
 def _split_batch(values: torch.Tensor | None, batch_size: int) -> tuple:

@@ -1,0 +1,190 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The VAE's trainer as a process: every option, exact resumption, finetuning, refusals, publishing."""
+
+import json
+import runpy
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from conftest import VAE
+from huggingface_hub import HfApi, RepoUrl
+from safetensors.torch import load_file
+from script_process import TRAINING, ScriptProcess
+
+from diffusers_vilearn.data.loading import load_table
+from diffusers_vilearn.data.preparation import PreparationOptions
+from diffusers_vilearn.files import read_json_lines
+from diffusers_vilearn.models import VecSetVAE
+from diffusers_vilearn.training.vae import check_margin, draw_num_tokens
+
+SCRIPT = "train_vecset_vae.py"
+TERMS = {"l1", "l2", "normal", "eikonal", "kl", "alignment", "anchor", "anchor_latent"}
+
+
+def arguments(work: Path, output_dir: Path, steps: int, *more) -> list:
+    return [
+        *("--dataset_name", work / "data", "--output_dir", output_dir, "--max_train_steps", steps),
+        *("--train_batch_size", 2, "--lr_warmup_steps", 0, "--logging_steps", 1, "--checkpointing_steps", 2),
+        *("--lr_scheduler", "constant", "--num_points", 64, "--num_queries", 32, "--num_validation_shapes", 1),
+        *("--num_normals", 16),
+        *more,
+    ]
+
+
+def train(work: Path, output_dir: Path, steps: int, *more) -> ScriptProcess:
+    process = ScriptProcess(SCRIPT, *arguments(work, output_dir, steps, *more), log=output_dir.with_suffix(".log"))
+    process.status = process.wait()
+    return process
+
+
+def succeed(work: Path, output_dir: Path, steps: int, *more) -> str:
+    process = train(work, output_dir, steps, *more)
+    assert process.status == 0, process.output[-3000:]
+    return process.output
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "diffusion_pytorch_model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def everything(work: Path) -> list:
+    """All options of a VAE with a cloud of sharp edges."""
+    (work / "dual.json").write_text(json.dumps(VAE | {"dual_cross_attention": True}))
+    return [
+        *("--vae_config", work / "dual.json", "--num_tokens", 4, 6, 8, "--num_sharp_points", 48),
+        *("--anchor_weight", 0.3, "--anchor_latent_weight", 0.1, "--kl_warmup_steps", 3),
+        *("--alignment_weight", 0.5, "--image_encoder", work / "encoder", "--alignment_queries", "rays"),
+        *("--alignment_layers", 2, "--num_alignment_queries", 12, "--use_ema", "--ema_decay", 0.5),
+        *("--gradient_checkpointing", "--gradient_accumulation_steps", 2, "--report_to", "tensorboard"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(work) -> Path:
+    """An uninterrupted run of six steps with every option."""
+    succeed(work, work / "vae-whole", 6, *everything(work))
+    return work / "vae-whole"
+
+
+def test_with_every_option_a_resumed_run_ends_with_the_same_bits(work, whole):
+    parts = work / "vae-parts"
+    for steps in (2, 4, 6):
+        succeed(work, parts, steps, *everything(work), "--resume_from_checkpoint", "latest")
+    assert same(weights(whole / "vae"), weights(parts / "vae"))
+    for name in ("vae/diffusion_pytorch_model.safetensors", "model.safetensors", "model_1.safetensors"):
+        assert same(load_file(whole / "checkpoint-6" / name), load_file(parts / "checkpoint-6" / name)), name
+    assert read_json_lines(whole / "train_log.jsonl") == read_json_lines(parts / "train_log.jsonl")
+
+
+def test_every_term_is_logged_and_every_number_of_tokens_validated(whole):
+    log = read_json_lines(whole / "train_log.jsonl")
+    assert [record["step"] for record in log] == [1, 2, 3, 4, 5, 6]
+    assert all(set(record) == TERMS | {"step"} for record in log)
+    (validation,) = read_json_lines(whole / "validation_log.jsonl")
+    assert {f"iou@{count}" for count in (4, 6, 8)} < set(validation)
+    assert 0 < validation["normal_angle@8"] < 180
+
+
+def test_the_result_is_a_vae_of_averaged_weights_without_its_heads_and_with_a_card(whole):
+    vae = VecSetVAE.from_pretrained(whole / "vae")
+    assert len(vae.config.shift_factor) == len(vae.config.scaling_factor) == VAE["latent_channels"]
+    result = weights(whole / "vae")
+    assert result.keys() == vae.state_dict().keys()
+    assert not same(result, weights(whole / "checkpoint-6" / "vae"))
+    assert same(result, weights(whole / "checkpoint-6" / "vae_ema"))
+    card = (whole / "vae" / "README.md").read_text()
+    assert "| alignment | 0.5 |" in card and "| iou@8 |" in card and "3 shapes" in card and "{{" not in card
+    assert str(whole.parent) not in card
+
+
+def test_a_term_of_weight_zero_is_not_in_the_log(work, tmp_path):
+    off = ("--normal_weight", 0, "--eikonal_weight", 0, "--kl_weight", 0)
+    succeed(work, tmp_path / "run", 1, "--vae_config", work / "vae" / "config.json", *off)
+    (record,) = read_json_lines(tmp_path / "run" / "train_log.jsonl")
+    assert set(record) == {"step", "l1", "l2"}
+
+
+def test_finetuning_starts_where_the_pretrained_model_is(work, tmp_path):
+    start = ("--pretrained_model_name_or_path", work, "--subfolder", "vae")
+    succeed(work, tmp_path / "still", 1, *start, "--learning_rate", 0)
+    assert same(weights(tmp_path / "still" / "vae"), weights(work / "vae"))
+    assert VecSetVAE.load_config(tmp_path / "still" / "vae")["shift_factor"] != 0.0
+    succeed(work, tmp_path / "moved", 1, *start)
+    assert not same(weights(tmp_path / "moved" / "vae"), weights(work / "vae"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--pretrained_model_name_or_path", "vae"], "exactly one of --vae_config"),
+        (["--alignment_weight", 0.5], "--alignment_weight and --image_encoder"),
+        (["--num_tokens", 8, 500], "`num_tokens` is 500"),
+        (["--num_validation_shapes", 4], "`--num_validation_shapes` is 4; it must be above 0 and below 4"),
+        (["--normal_weight", -1], "`normal` is -1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_first_step(work, tmp_path, more, message):
+    process = train(work, tmp_path / "run", 2, "--vae_config", work / "vae" / "config.json", *more)
+    assert process.status != 0 and message in process.output
+    assert not (tmp_path / "run" / "train_log.jsonl").exists()
+
+
+def test_a_dataset_whose_field_ends_too_near_is_refused(work):
+    shapes = load_table(str(work / "data"), "shapes", "train")
+    check_margin(shapes, PreparationOptions.margin)
+    with pytest.raises(ValueError, match=r"margin of about 0\.2\d*, less than the `truncation` of the VAE, 0\.3"):
+        check_margin(shapes, 0.3)
+
+
+def run_here(arguments: list, monkeypatch) -> None:
+    """The script in this process, where its calls of the Hub can be caught."""
+    monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, arguments)])
+    try:
+        with torch.random.fork_rng():
+            runpy.run_path(str(TRAINING / SCRIPT), run_name="__main__")
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_the_result_is_pushed_and_a_refused_repository_costs_no_step(work, tmp_path, monkeypatch):
+    calls = []
+
+    def create_repo(self, repo_id, **options):
+        calls.append(("create_repo", repo_id, self.token))
+        return RepoUrl(f"https://huggingface.co/me/{repo_id}")
+
+    def upload_folder(self, repo_id, folder_path, **options):
+        calls.append(("upload_folder", repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
+
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    options = ("--vae_config", work / "vae" / "config.json", "--push_to_hub", "--hub_token", "hf_secret")
+    run_here(arguments(work, tmp_path / "shapes", 1, *options), monkeypatch)
+    files = ["README.md", "config.json", "diffusion_pytorch_model.safetensors"]
+    assert calls == [("create_repo", "shapes", "hf_secret"), ("upload_folder", "me/shapes", files)]
+
+    def refuse(self, repo_id, **options):
+        raise PermissionError("no")
+
+    monkeypatch.setattr(HfApi, "create_repo", refuse)
+    with pytest.raises(PermissionError):
+        run_here(arguments(work, tmp_path / "refused", 1, *options), monkeypatch)
+    assert not (tmp_path / "refused" / "train_log.jsonl").exists()
+
+
+def test_the_number_of_tokens_is_a_pure_function_of_seed_and_step():
+    choices = [4, 8, 16]
+    drawn = [draw_num_tokens(choices, 0, step) for step in range(600)]
+    assert [draw_num_tokens(choices, 0, step) for step in reversed(range(600))] == drawn[::-1]
+    assert [draw_num_tokens(choices, 1, step) for step in range(600)] != drawn
+    assert all(150 < count < 250 for count in Counter(drawn).values()) and set(drawn) == set(choices)
+    assert {draw_num_tokens([7], 0, step) for step in range(5)} == {7}
