@@ -19,8 +19,8 @@ from diffusers_vilearn.custom_code import add_custom_code
 
 REPOSITORY = Path(__file__).parents[2]
 sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "tests" / "conformance")]
-import tiny
-from training_data import write_training_data
+import tiny  # noqa: E402
+from training_data import write_training_data  # noqa: E402
 
 PACKAGE = "diffusers_vilearn"
 # importing the package promises that Hub ids and the generic `DiffusionPipeline` work without `trust_remote_code`
