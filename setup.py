@@ -9,6 +9,7 @@ from setuptools import find_packages, setup
 EXTRAS = {
     # Published by its authors as source only.
     "cuda": ["nvdiffrast @ git+https://github.com/NVlabs/nvdiffrast"],
+    "quantization": ["torchao>=0.18"],
     "ray": ["ray>=2.40"],
     "rembg": ["rembg[cpu]"],
     "train": ["tensorboard>=2.14", "onnx>=1.15", "peft>=0.15", "pyyaml>=6"],

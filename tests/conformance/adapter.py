@@ -15,9 +15,12 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline, ViLearnTransformer3DModel
+from diffusers_vilearn.custom_code import add_custom_code
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import tiny
+REPOSITORY = Path(__file__).parents[2]
+sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "tests" / "conformance")]
+import tiny  # noqa: E402
+from training_data import write_training_data  # noqa: E402
 
 PACKAGE = "diffusers_vilearn"
 # importing the package promises that Hub ids and the generic `DiffusionPipeline` work without `trust_remote_code`
@@ -145,7 +148,21 @@ class Pipeline:
 
 
 def export_hub_folder(pipe, folder):
-    return None
+    """A folder with the pipeline's own source, which loads with this package and without it."""
+    pipe.save_pretrained(folder)
+    add_custom_code(folder)
+    return folder
 
 
-Training = None
+export_bundle_folder = export_hub_folder
+
+
+class Training:
+    script = REPOSITORY / "training" / "train_vilearn.py"
+    component = "transformer"
+    extra_args = ["--report_to=none", "--validation_fraction=0"]  # noqa: RUF012
+
+    @staticmethod
+    def prepare(folder) -> list[str]:
+        """A tiny pipeline and latents made by it, and the script's arguments that name them."""
+        return write_training_data(Pipeline.dummy_components(), folder)
