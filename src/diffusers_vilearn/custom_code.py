@@ -61,24 +61,41 @@ def custom_code_files() -> dict[str, str]:
 
 
 def add_custom_code(folder: str | Path) -> None:
-    """Put the source beside the weights of a saved pipeline, and let its `model_index.json` name it.
+    """Put the source beside the weights of a saved pipeline or model, and let its index or configuration name it.
 
     Args:
-        folder (`str` or `Path`): written by `save_pretrained` of the pipeline. It then needs `trust_remote_code=True`,
-            with this package as well as without.
+        folder (`str` or `Path`): written by `save_pretrained`. A pipeline then needs `trust_remote_code=True`, with
+            this package as well as without; a model only where `AutoModel` loads it.
     """
-    path = Path(folder) / "model_index.json"
-    if not path.is_file():
-        raise ValueError(f"`folder` must hold a saved pipeline, but {str(folder)!r} has no model_index.json.")
-    index = json.loads(path.read_text(encoding="utf-8"))
+    folder = Path(folder)
+    if (folder / "model_index.json").is_file():
+        _add_to_pipeline(folder)
+    elif (folder / "config.json").is_file():
+        _add_to_model(folder)
+    else:
+        raise ValueError(f"`folder` must hold a saved pipeline or model, but {str(folder)!r} does not.")
+
+
+def _add_to_pipeline(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     for name, source in custom_code_files().items():
-        (path.parent / name).parent.mkdir(exist_ok=True)
-        write_atomically(path.parent / name, source.encode())
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_atomically(folder / name, source.encode())
     if isinstance(index["_class_name"], str):
         index["_class_name"] = ["pipeline", index["_class_name"]]
     for component, module in COMPONENTS.items():
         index[component] = [_stem(module), index[component][1]]
-    write_atomically(path, (json.dumps(index, indent=2) + "\n").encode())
+    write_atomically(folder / "model_index.json", (json.dumps(index, indent=2) + "\n").encode())
+
+
+def _add_to_model(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for path, source in custom_code_files().items():
+        component, _, name = path.partition("/")
+        if component in COMPONENTS and f"class {config['_class_name']}(" in source:
+            write_atomically(folder / name, source.encode())
+            config["auto_map"] = {"AutoModel": f"{_stem(COMPONENTS[component])}.{config['_class_name']}"}
+    write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
 def _stem(module: str) -> str:

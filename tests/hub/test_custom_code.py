@@ -22,10 +22,12 @@ import importlib.util
 assert importlib.util.find_spec("diffusers_vilearn") is None
 assert importlib.util.find_spec("embreex") is None
 import numpy as np, torch
-from diffusers import DiffusionPipeline
+from diffusers import AutoModel, DiffusionPipeline
 from PIL import Image
 
+vae = AutoModel.from_pretrained({{repository!r}} + "-vae", trust_remote_code=True)
 pipe = DiffusionPipeline.from_pretrained({{repository!r}}, trust_remote_code=True)
+assert all(torch.equal(one, other) for one, other in zip(vae.parameters(), pipe.vae.parameters(), strict=True))
 mesh = pipe(Image.open({str(PICTURE)!r}), **{CALL}, generator=torch.Generator().manual_seed(0)).meshes[0]
 np.savez("mesh.npz", vertices=mesh.vertices, faces=mesh.faces)
 """
@@ -37,6 +39,9 @@ def repository(tmp_path_factory):
     folder = tmp_path_factory.mktemp("repository") / "vilearn-tiny"
     shutil.copytree(CHECKPOINT, folder)
     add_custom_code(folder)
+    vae = folder.with_name("vilearn-tiny-vae")
+    shutil.copytree(CHECKPOINT / "vae", vae)
+    add_custom_code(vae)
     return folder
 
 
@@ -93,7 +98,7 @@ def test_adding_code_twice_changes_nothing(repository, tmp_path):
     assert index == json.loads((repository / "model_index.json").read_text())
     assert index["_class_name"] == ["pipeline", "ViLearnImageTo3DPipeline"]
     assert index["vae"] == ["autoencoder_vecset", "VecSetVAE"]
-    with pytest.raises(ValueError, match="must hold a saved pipeline"):
+    with pytest.raises(ValueError, match="must hold a saved pipeline or model"):
         add_custom_code(tmp_path)
 
 
