@@ -834,6 +834,7 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
         num_tokens: int | None = None,
         sample_posterior: bool = True,
         generator: torch.Generator | None = None,
+        posterior_noise: torch.Tensor | None = None,
         gradient_xyz: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> VecSetVAEOutput | tuple:
@@ -849,6 +850,8 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
                 Whether to draw from the posterior; otherwise its mean is decoded.
             generator (`torch.Generator`, *optional*):
                 Draws the first farthest point and the posterior sample. Without it the first point is row 0.
+            posterior_noise (`torch.Tensor` of shape `(batch, tokens, latent_channels)`, *optional*):
+                Standard normal noise of the posterior sample, in place of noise that is drawn here.
             gradient_xyz (`torch.Tensor` of shape `(batch, points, 3)`, *optional*):
                 Where the field's gradient is asked; see `query_with_gradient`.
             return_dict (`bool`, *optional*, defaults to `True`): Whether to return an output class, not a tuple.
@@ -862,7 +865,10 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
         """
         moments, anchors = self.encode_with_anchors(points, sharp_points, num_tokens, generator)
         posterior = DiagonalGaussianDistribution(moments)
-        latents = posterior.sample(generator) if sample_posterior else posterior.mode()
+        if sample_posterior and posterior_noise is not None:
+            latents = posterior.mean + posterior.std * posterior_noise
+        else:
+            latents = posterior.sample(generator) if sample_posterior else posterior.mode()
         hidden = self.decode(latents)
         output = VecSetVAEOutput(self.query(xyz, hidden), moments, hidden, anchors)
         if gradient_xyz is not None:
