@@ -165,7 +165,8 @@ def make_heads(args, weights: LossWeights, vae_config, image_encoder: Dinov2Mode
 
 
 def write_card(args, folder: Path, vae: VecSetVAE, num_shapes: int, num_tokens: list[int], steps: int) -> None:
-    """The card of the result, with its last validation."""
+    """The card of the result, with its last validation, if it ever came to one."""
+    validations = read_json_lines(Path(args.output_dir) / "validation_log.jsonl")
     write_model_card(
         folder,
         "vae_run",
@@ -181,7 +182,7 @@ def write_card(args, folder: Path, vae: VecSetVAE, num_shapes: int, num_tokens: 
         pretrained=args.pretrained_model_name_or_path,
         ema=args.use_ema,
         weights={name: getattr(args, f"{name}_weight") for name in TERMS},
-        validation=read_json_lines(Path(args.output_dir) / "validation_log.jsonl")[-1],
+        validation=validations[-1] if validations else None,
     )
 
 
