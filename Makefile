@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CACHE := $(or $(DIFFUSERS_VILEARN_CACHE),$(HOME)/.cache/diffusers-vilearn)
 
-.PHONY: install demo test lint train-tiny clean
+.PHONY: install demo test conformance conformance-folders lint train-tiny clean
 
 install: $(VENV)/.installed
 
@@ -22,6 +22,22 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# diffusers' own tests on our classes; docs/conformance.md. DIFFUSERS_CHECKOUT is a git checkout of diffusers, HARNESS
+# the folder of the harness; ARGS go to pytest, and with QUANT=1 the tests of quantisation run as well.
+conformance: conformance-folders install
+	$(BIN)/python -m pip install --quiet "parameterized>=0.9"
+ifeq ($(QUANT),1)
+	test -d build/torchao || $(BIN)/python -m pip install --quiet --no-deps --target build/torchao "torchao>=0.18"
+endif
+	DIFFUSERS_CHECKOUT="$(abspath $(DIFFUSERS_CHECKOUT))" HARNESS_ADAPTER="$(CURDIR)/tests/conformance/adapter.py" \
+	PYTHON="$(CURDIR)/$(BIN)/python" PKG_PATH="$(CURDIR)/src" HARNESS_QUANT="$(QUANT)" \
+	PYTHONPATH="$(if $(filter 1,$(QUANT)),$(CURDIR)/build/torchao)" "$(HARNESS)/run.sh" $(ARGS)
+
+conformance-folders:
+	@test -d "$(HARNESS)" || { echo "HARNESS must be the folder of the conformance harness, but is '$(HARNESS)'"; exit 2; }
+	@test -d "$(DIFFUSERS_CHECKOUT)/tests" || { echo "DIFFUSERS_CHECKOUT must be a checkout of huggingface/diffusers" \
+		"with its tests, but is '$(DIFFUSERS_CHECKOUT)'"; exit 2; }
 
 lint: install
 	$(BIN)/ruff check .

@@ -9,9 +9,10 @@ from setuptools import find_packages, setup
 EXTRAS = {
     # Published by its authors as source only.
     "cuda": ["nvdiffrast @ git+https://github.com/NVlabs/nvdiffrast"],
+    "quantization": ["torchao>=0.18"],
     "ray": ["ray>=2.40"],
     "rembg": ["rembg[cpu]"],
-    "train": ["tensorboard>=2.14", "onnx>=1.15", "jinja2>=3.1", "peft>=0.15", "pyyaml>=6"],
+    "train": ["tensorboard>=2.14", "onnx>=1.15", "peft>=0.15", "pyyaml>=6"],
     "test": [
         "hypothesis>=6.100",
         "peft>=0.15",
@@ -31,9 +32,10 @@ setup(
     long_description_content_type="text/markdown",
     author="The diffusers-vilearn Authors",
     license="Apache-2.0",
-    packages=find_packages("src"),
-    package_dir={"": "src"},
-    package_data={"diffusers_vilearn.data": ["dataset_card.md"], "diffusers_vilearn.training": ["run_card.md"]},
+    # The templates of cards stand at the top of the tree, and inside an installed package.
+    packages=[*find_packages("src"), "diffusers_vilearn.model_cards"],
+    package_dir={"": "src", "diffusers_vilearn.model_cards": "model_cards"},
+    package_data={"diffusers_vilearn.model_cards": ["*.md"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",
@@ -51,6 +53,7 @@ setup(
         "pillow>=10.1",
         "tqdm>=4.66",
         "typer>=0.15",
+        "jinja2>=3.1",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["diffusers-vilearn=diffusers_vilearn.cli:main"]},

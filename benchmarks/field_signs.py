@@ -38,6 +38,8 @@ def compare(record: dict, root: Path, options: PreparationOptions) -> dict | Non
     except MeshError:
         return None
     merged = merge_geometry(normalize_mesh(mesh)[0])
+    if not merged.is_watertight:
+        return None
     solid = solid_surface(merged, options.solid_resolution)
     if len(solid.faces) != len(merged.faces):
         return None

@@ -29,7 +29,8 @@ def test_import_loads_no_renderer_and_no_cuda_and_says_nothing():
 
 
 def test_registered_with_diffusers():
-    assert diffusers.ViLearnImageTo3DPipeline is diffusers_vilearn.ViLearnImageTo3DPipeline
+    for name in ("ViLearnImageTo3DPipeline", "VecSetVAE", "ViLearnTransformer3DModel"):
+        assert getattr(diffusers, name) is getattr(diffusers_vilearn, name)
     assert "diffusers_vilearn" in LOADABLE_CLASSES
     assert diffusers_vilearn.ModelMixin is diffusers.ModelMixin
 

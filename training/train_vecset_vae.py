@@ -18,12 +18,12 @@ from huggingface_hub import HfApi
 from torch import nn
 from transformers import AutoImageProcessor, Dinov2Model
 
+from diffusers_vilearn.cards import write_model_card
 from diffusers_vilearn.data.alignment_views import QUERIES, AlignmentViews
 from diffusers_vilearn.data.clouds import takes_sharp_points
 from diffusers_vilearn.data.field_samples import FieldSamples
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.files import append_json_line, read_json_lines
-from diffusers_vilearn.hub import write_model_card
 from diffusers_vilearn.losses import HybridLoss, LossWeights
 from diffusers_vilearn.models import VecSetVAE
 from diffusers_vilearn.models.visibility_adaptor import VisibilityAdaptor
@@ -42,7 +42,6 @@ from diffusers_vilearn.training.vae import (
     validate,
 )
 
-CARD = Path(__file__).parents[1] / "model_cards" / "vecset_vae.md"
 TERMS = {
     "l1": "absolute error of the field",
     "l2": "squared error of the field",
@@ -174,7 +173,7 @@ def write_card(args, folder: Path, vae: VecSetVAE, num_shapes: int, num_tokens: 
     """The card of the result, with its last validation."""
     write_model_card(
         folder,
-        CARD,
+        "vae_run",
         name=repository_of(args),
         config=vae.config,
         parameters=f"{vae.num_parameters() / 1e6:.1f}M",

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import diffusers
 from diffusers import ModelMixin
+from diffusers.modular_pipelines.modular_pipeline import MODULAR_PIPELINE_MAPPING
 from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 
 from .models.autoencoder_vecset import VecSetVAE
 from .models.transformer_vilearn import ViLearnTransformer3DModel
+from .modular_pipelines import ViLearnImageTo3DBlocks, ViLearnModularPipeline
 from .pipelines import ViLearnImageProcessor, ViLearnImageTo3DPipeline, ViLearnPipelineOutput
 
 if TYPE_CHECKING:
@@ -28,7 +30,9 @@ __all__ = [
     "ModelMixin",
     "VecSetVAE",
     "ViLearnImageProcessor",
+    "ViLearnImageTo3DBlocks",
     "ViLearnImageTo3DPipeline",
+    "ViLearnModularPipeline",
     "ViLearnPipelineOutput",
     "ViLearnTransformer3DModel",
     "extract_mesh",
@@ -49,7 +53,18 @@ def __getattr__(name: str):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-# diffusers resolves the components of `model_index.json` in the libraries it knows, and the pipeline class in its own
-# namespace. `ModelMixin`, above, is how it recognises a library that holds models.
+# diffusers resolves the components of `model_index.json` in the libraries it knows, and the class of a pipeline, of
+# its blocks, or of a model alone (`AutoModel`), in its own namespace. `ModelMixin`, above, is how it recognises a
+# library with models.
 LOADABLE_CLASSES.setdefault(__name__, {})
-diffusers.ViLearnImageTo3DPipeline = ViLearnImageTo3DPipeline
+for _class in (
+    VecSetVAE,
+    ViLearnImageTo3DBlocks,
+    ViLearnImageTo3DPipeline,
+    ViLearnModularPipeline,
+    ViLearnTransformer3DModel,
+):
+    setattr(diffusers, _class.__name__, _class)
+
+# Blocks find their modular pipeline by the name of the model.
+MODULAR_PIPELINE_MAPPING["vilearn"] = lambda config_dict=None: ViLearnModularPipeline.__name__

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: `diffusers-vilearn generate chair.png -o chair.glb`, `diffusers-vilearn prepare shapes …`."""
 
+import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from .conversion import VAE_SOURCES, convert_vae_checkpoint
 from .geometry.mesh import EXPORT_TYPES, export_mesh
+from .hub import publish_checkpoint, write_card_and_example
 from .pipelines import ViLearnImageTo3DPipeline
 from .pipelines.preview import render_preview
 
@@ -98,6 +100,35 @@ def prepare(context: typer.Context):
     from .data.command import main as prepare_main
 
     prepare_main(context.args)
+
+
+@app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(help="Saved pipeline or model, as training scripts write it.")],
+    repo_id: Annotated[
+        str | None, typer.Argument(help="user/name on the Hub; without it only the card is written.")
+    ] = None,
+    facts: Annotated[
+        Path | None, typer.Option(help="JSON: data, licences, training command; what only you know.")
+    ] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="Folder written by training/evaluate.py.")] = None,
+    template: Annotated[str | None, typer.Option(help="Card: base, vae, small, large or tiny.")] = None,
+    self_contained: Annotated[
+        bool,
+        typer.Option("--self-contained", help="Put the code beside the weights; then needs trust_remote_code."),
+    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="If the repository is made.")] = False,
+):
+    """Upload a checkpoint with its model card; run it again to resume."""
+    known = json.loads(facts.read_text(encoding="utf-8")) if facts is not None else None
+    options = {"evaluation": evaluation, "template": template}
+    if repo_id is None:
+        write_card_and_example(folder, known, **options)
+        typer.echo(f"{folder / 'README.md'}")
+    else:
+        typer.echo(
+            publish_checkpoint(folder, repo_id, known, self_contained=self_contained, private=private, **options)
+        )
 
 
 convert = typer.Typer(help="Convert other projects' checkpoints.", no_args_is_help=True)

@@ -1,84 +1,115 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Cards of checkpoints and datasets, and the way of a dataset to the Hub."""
+"""The way to the Hub: of models and pipelines with a full card, of checkpoint folders, of datasets."""
 
 import json
-from collections import Counter, defaultdict
+import tempfile
 from pathlib import Path
 
-import pyarrow.dataset as pads
-from huggingface_hub import DatasetCard, DatasetCardData, HfApi, ModelCard, ModelCardData
+from diffusers.utils import PushToHubMixin
+from huggingface_hub import HfApi
 
-DATASET_TEMPLATE = Path(__file__).parent / "data" / "dataset_card.md"
+from .cards import write_checkpoint_card, write_dataset_card, write_model_card
+
+__all__ = [
+    "ModelCardMixin",
+    "publish_checkpoint",
+    "push_dataset",
+    "write_card_and_example",
+    "write_checkpoint_card",
+    "write_dataset_card",
+    "write_model_card",
+]
+
 # Hidden files are unfinished ones.
 _HIDDEN = ["**/.*", ".*/**"]
 
 
-def write_model_card(folder: str | Path, template: str | Path, **facts) -> Path:
-    """Render a card template into `README.md` of a checkpoint folder.
+class ModelCardMixin(PushToHubMixin):
+    """`push_to_hub` of diffusers, with a full card where the repository has none yet."""
+
+    def _upload_folder(self, working_dir, repo_id, token=None, commit_message=None, create_pr=False, subfolder=None):
+        if not subfolder and not HfApi(token=token).file_exists(repo_id, "README.md"):
+            write_card_and_example(working_dir, repo_id=repo_id)
+        return super()._upload_folder(
+            working_dir,
+            repo_id,
+            token=token,
+            commit_message=commit_message,
+            create_pr=create_pr,
+            subfolder=subfolder,
+        )
+
+
+def write_card_and_example(folder: str | Path, facts: dict | None = None, **options) -> None:
+    """`README.md` of a saved checkpoint; for a pipeline whose `facts` name no example, also one that is drawn.
 
     Args:
-        folder (`str` or `Path`): the checkpoint.
-        template (`str` or `Path`): a Jinja template, such as `model_cards/tiny.md`.
-        facts: what the template asks for.
+        folder, facts, options: as for `write_checkpoint_card`.
     """
-    data = ModelCardData(
-        license="apache-2.0",
-        library_name="diffusers",
-        pipeline_tag="image-to-3d",
-        tags=["diffusers-vilearn", "vilearn", "image-to-3d", "mesh"],
-    )
-    path = Path(folder) / "README.md"
-    ModelCard.from_template(data, template_path=str(template), **facts).save(path)
-    return path
+    facts, folder = dict(facts or {}), Path(folder)
+    if "example" not in facts and (folder / "model_index.json").is_file():
+        from .pipelines.preview import example_picture
+
+        example_picture().save(folder / "example.png")
+        facts["example"] = "example.png"
+    write_checkpoint_card(folder, facts, **options)
 
 
-def write_dataset_card(folder: str | Path) -> Path:
-    """Write `README.md` of a prepared dataset: its tables and splits, counts, licences, rejects and options.
+def publish_checkpoint(
+    folder: str | Path,
+    repo_id: str,
+    facts: dict | None = None,
+    *,
+    evaluation: str | Path | None = None,
+    template: str | None = None,
+    self_contained: bool = False,
+    private: bool = False,
+) -> str:
+    """Upload a saved pipeline or model with its card; run it again to resume. Returns the address of the commit.
+
+    Of a folder that a training script wrote, only what `from_pretrained` reads goes up, not checkpoints and logs. A
+    `README.md` in it is taken as it is, unless `facts`, `evaluation` or `template` ask for a new one. The folder
+    itself is not changed.
 
     Args:
-        folder (`str` or `Path`): written by `prepare shapes`.
+        folder (`str` or `Path`): written by `save_pretrained`.
+        repo_id (`str`): `user/name`; made if it is not there.
+        facts, evaluation, template: of the card, see `write_checkpoint_card`.
+        self_contained (`bool`): put the pipeline's code beside the weights: it then loads without this package, and
+            always needs `trust_remote_code=True`.
+        private (`bool`): of a repository that is made.
     """
-    folder = Path(folder)
-    tables = {path.name: _splits_of(path) for path in sorted(folder.iterdir()) if any(path.glob("*.parquet"))}
-    if "shapes" not in tables:
-        raise ValueError(f"{folder} has no table `shapes`; `prepare shapes` writes it.")
-    shapes = pads.dataset(folder / "shapes").to_table(["source", "licence", "creator"]).to_pylist()
-    creators = defaultdict(set)
-    for row in shapes:
-        creators[row["licence"]].add(row["creator"])
-    data = DatasetCardData(
-        license=sorted(licence.lower() for licence in creators),
-        task_categories=["image-to-3d"],
-        tags=["diffusers-vilearn", "3d", "mesh"],
-        configs=[
-            {
-                "config_name": table,
-                "data_files": [{"split": split, "path": f"{table}/{split}-*.parquet"} for split in splits],
-            }
-            for table, splits in tables.items()
-        ],
-    )
-    rejects = pads.dataset(folder / "rejects").to_table(["source", "reason"]).to_pylist()
-    latents = {table: folder / table / "metadata.json" for table in tables}
-    path = folder / "README.md"
-    DatasetCard.from_template(
-        data,
-        template_path=str(DATASET_TEMPLATE),
-        rows=tables,
-        sources=dict(sorted(Counter(row["source"] for row in shapes).items())),
-        creators={licence: sorted(names) for licence, names in sorted(creators.items())},
-        rejects=sorted(Counter((row["source"], row["reason"]) for row in rejects).items()),
-        options=json.loads((folder / "preparation.json").read_text())["options"],
-        latents={table: json.loads(file.read_text()) for table, file in latents.items() if file.exists()},
-    ).save(path)
-    return path
+    from .custom_code import add_custom_code
+
+    api = HfApi()
+    with tempfile.TemporaryDirectory() as scratch:
+        staged = _stage(Path(folder), Path(scratch), facts or {})
+        if self_contained:
+            add_custom_code(staged)
+        if facts or evaluation or template or not (staged / "README.md").is_file():
+            write_card_and_example(staged, facts, evaluation=evaluation, template=template, repo_id=repo_id)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=staged, commit_message="Upload checkpoint"))
 
 
-def _splits_of(table: Path) -> dict[str, int]:
-    """Split -> number of rows of one table."""
-    splits = sorted({file.name.split("-")[0] for file in table.glob("*.parquet")})
-    return {split: pads.dataset(sorted(map(str, table.glob(f"{split}-*.parquet")))).count_rows() for split in splits}
+def _stage(folder: Path, scratch: Path, facts: dict) -> Path:
+    """Links to what belongs to a checkpoint: files beside its index or configuration, components, the card's pictures.
+
+    Logs, which are JSON lines, and hidden files, which are unfinished, do not.
+    """
+    index = folder / "model_index.json"
+    if not index.is_file() and not (folder / "config.json").is_file():
+        raise ValueError(f"`folder` must hold a saved pipeline or model, but {str(folder)!r} does not.")
+    entries = json.loads(index.read_text()) if index.is_file() else {}
+    paths = {*folder.glob("*"), *(path for name in entries for path in (folder / name).glob("*"))}
+    paths |= {folder / picture["path"] for picture in facts.get("pictures") or []}
+    for path in paths:
+        if path.is_file() and not path.name.startswith(".") and path.suffix != ".jsonl":
+            link = scratch / path.relative_to(folder)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path.resolve())
+    return scratch
 
 
 def push_dataset(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
@@ -89,7 +120,14 @@ def push_dataset(folder: str | Path, repo_id: str, *, private: bool = False) -> 
         repo_id (`str`): `user/name`; made if it is not there.
         private (`bool`): of a repository that is made.
     """
+    write_dataset_card(folder, repo_id)
     api = HfApi()
     url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    api.upload_large_folder(repo_id, folder, repo_type="dataset", ignore_patterns=_HIDDEN)
+    api.upload_folder(
+        repo_id=repo_id,
+        folder_path=folder,
+        repo_type="dataset",
+        commit_message="Upload dataset",
+        ignore_patterns=list(_HIDDEN),
+    )
     return str(url)

@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints in every project's layout, made from a `VecSetVAE` by the rules of that layout, and back."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from diffusers_vilearn import VecSetVAE
+from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline
 from diffusers_vilearn.cli import app
 from diffusers_vilearn.conversion import VAE_SOURCES, convert_vae_checkpoint, convert_vae_state_dict
 
@@ -228,6 +232,88 @@ def test_files_are_read_without_unpickling_anything_else(tmp_path):
         convert_vae_checkpoint(tmp_path / "cut.safetensors", "hunyuan3d-2")
     with pytest.raises(ValueError, match="There is no checkpoint"):
         convert_vae_checkpoint(tmp_path / "absent.safetensors", "dora")
+
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "vae"
+
+
+def read_fixture(source: str) -> tuple[dict, dict, dict, dict]:
+    """State dict in the project's layout, inputs, the outputs of the project's code, and its configuration."""
+    with safe_open(FIXTURES / f"{source}.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        config = json.loads(file.metadata()["config"])
+    parts = (
+        {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}
+        for part in ("state_dict", "input", "expected")
+    )
+    return *parts, config
+
+
+@pytest.mark.parametrize("source", ["dora", "triposg"])
+def test_agrees_with_the_code_of_the_project(source):
+    state_dict, inputs, expected, facts = read_fixture(source)
+    heads = {name: facts[name] for name in ("heads_encoder", "heads_decoder")}
+    vae = load(*convert_vae_state_dict(state_dict, source, **heads))
+    clouds = (inputs["points"], inputs.get("sharp_points"))
+    index = (inputs["query_index"][None], inputs.get("sharp_query_index"))
+    index = (index[0], None if index[1] is None else index[1][None])
+    with torch.no_grad():
+        hidden = vae.decode(inputs["latents"])
+        results = {
+            "moments": vae._encode(*clouds, *index),
+            "hidden": hidden,
+            "field": vae.query(inputs["xyz"], hidden),
+        }
+    for name, result in results.items():
+        torch.testing.assert_close(result, expected[name], rtol=0, atol=1e-5)
+
+
+def test_a_vae_of_triposg_in_our_pipeline_makes_a_mesh_of_an_image(components, image, tmp_path):
+    state_dict, *_ = read_fixture("triposg")
+    save_file(state_dict, tmp_path / "diffusion_pytorch_model.safetensors")
+    vae = convert_vae_checkpoint(tmp_path, "triposg", heads_encoder=3, heads_decoder=3)
+    vae.save_pretrained(tmp_path / "vae")
+    vae = VecSetVAE.from_pretrained(tmp_path / "vae")
+    pipe = ViLearnImageTo3DPipeline(**components | {"vae": vae})
+    pipe.set_progress_bar_config(disable=True)
+
+    def run(output_type):
+        generator = torch.Generator().manual_seed(0)
+        options = {"num_inference_steps": 2, "num_tokens": 20, "resolution": 24, "output_type": output_type}
+        return pipe(image, generator=generator, **options).meshes
+
+    with torch.no_grad():  # random weights: half of the box inside, so that there is a surface
+        vae.geometry.proj_out.bias -= run("pt").median()
+    (mesh,) = run("trimesh")
+    assert len(mesh.faces) > 100 and mesh.is_watertight
+    assert abs(mesh.vertices).max() == pytest.approx(1.005, abs=1e-3)
+
+
+def test_the_vae_in_a_bundle_of_hunyuan3d(tmp_path):
+    vae = build("hunyuan3d-2")
+    bundle = {f"vae.{name}": value.contiguous() for name, value in stored(vae, "hunyuan3d-2").items()}
+    save_file(bundle | {"model.x": torch.zeros(1), "conditioner.x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    again = convert_vae_checkpoint(tmp_path / "model.safetensors", "hunyuan3d-2", **HEADS["hunyuan3d-2"])
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in vae.state_dict().items())
+    with pytest.raises(ValueError, match="has the unknown other"):
+        convert_vae_state_dict(bundle | {"other": torch.zeros(1)}, "hunyuan3d-2", **HEADS["hunyuan3d-2"])
+
+
+def test_hostile_parameters_are_refused_before_memory_is_asked_for(tmp_path):
+    state_dict = stored(build("dora"), "dora")
+    name = "shape_model.decoder.query_proj.weight"
+    with pytest.raises(ValueError, match=r"query_proj.weight claims the shape \(1000000, 51\)"):
+        convert_vae_state_dict(state_dict | {name: torch.zeros(1, 1).expand(10**6, 51)}, "dora")
+    with pytest.raises(ValueError, match=r"no matrix post_kl\.weight"):
+        convert_vae_state_dict(state_dict | {"shape_model.post_kl.weight": torch.zeros(0, 8)}, "dora")
+    with pytest.raises(ValueError, match=r"`encoder_heads` is 0; it must be an integer"):
+        convert_vae_state_dict(state_dict, "dora", heads_encoder=0)
+    with pytest.raises(ValueError, match="no tensor of floating-point numbers"):
+        convert_vae_state_dict(state_dict | {name: torch.zeros(48, 51, dtype=torch.int64)}, "dora")
+    # the format before 1.6 asks for the memory that its header claims
+    torch.save(state_dict, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match="cannot be read as tensors alone"):
+        convert_vae_checkpoint(tmp_path / "old.ckpt", "dora")
 
 
 def test_the_command_line_writes_a_vae(tmp_path):

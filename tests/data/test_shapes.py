@@ -5,7 +5,11 @@
 import io
 import json
 import os
+import resource
 import shutil
+import subprocess
+import sys
+import time
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -28,6 +32,7 @@ from diffusers_vilearn.data.shapes import build_shapes
 from diffusers_vilearn.data.workers import WorkerLimits
 from diffusers_vilearn.hub import write_dataset_card
 
+SCRIPT = Path(__file__).parents[2] / "training" / "prepare_dataset.py"
 LIMITS = WorkerLimits(seconds=60, memory_gib=4)
 OPTIONS = PreparationOptions(
     num_surface=256, num_sharp=64, num_near=128, num_volume=128, solid_resolution=24, num_views=2, image_size=24
@@ -41,7 +46,7 @@ def run(function, tasks, num_workers=2):
 
 @pytest.fixture(scope="module")
 def meshes(tmp_path_factory) -> Path:
-    """Seven good meshes, one of them in a zip and one a twin of another, and ten bad ones."""
+    """Nine good meshes, one of them in a zip and two twins of another, and eleven bad ones."""
     folder = tmp_path_factory.mktemp("meshes")
     box = trimesh.creation.box((1, 2, 0.5))
     box.export(folder / "box.ply")
@@ -59,7 +64,15 @@ def meshes(tmp_path_factory) -> Path:
         archive.writestr("inner/cylinder.off", trimesh.creation.cylinder(0.4, 1).export(file_type="off"))
         archive.writestr("readme.txt", "not a mesh")
 
+    (folder / "link.ply").symlink_to(folder / "box.ply")
+    # A material library outside of the folder is not read, and a texture that is not there is done without.
+    (folder / "bare.mtl").write_text("newmtl skin\nmap_Kd lost.png\n")
+    corners = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nvt 0 0\nvt 1 0\nvt 0 1\n"
+    faces = "usemtl skin\nf 1/1 3/3 2/2\nf 1/1 2/2 4/3\nf 1/1 4/2 3/3\nf 2/1 3/2 4/3\n"
+    (folder / "bare.obj").write_text(f"mtllib ../../../../etc/passwd\nmtllib bare.mtl\n{corners}{faces}")
+
     (folder / "empty.obj").write_bytes(b"")
+    (folder / "dangling.ply").symlink_to(folder / "nowhere.ply")
     (folder / "truncated.glb").write_bytes((folder / "round" / "ball.glb").read_bytes()[:500])
     (folder / "broken.zip").write_bytes(b"PK\x03\x04 no more")
     (folder / "nan.obj").write_text("v nan 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\n")
@@ -88,8 +101,8 @@ def _bomb() -> bytes:
 def objects(meshes, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("scan") / "objects.jsonl"
     counts = scan_meshes(meshes, path, run, **SCAN)
-    assert counts["objects"] == 17 and counts["groups"] == 16
-    assert counts["train"] + counts["heldout"] == 17 and list(path.parent.iterdir()) == [path]
+    assert counts["objects"] == 20 and counts["groups"] == 18
+    assert counts["train"] + counts["heldout"] == 20 and list(path.parent.iterdir()) == [path]
     return path
 
 
@@ -123,7 +136,7 @@ def test_good_meshes_are_rows_and_bad_ones_are_rejects_with_reasons(dataset):
         for name in ("shapes", "views", "rejects")
     }
     good = {"box.ply", "box turned.stl", "round/ball.glb", "round/ring.glb", "tiny.obj", "huge.off"}
-    good.add("packed.zip/inner/cylinder.off")
+    good |= {"packed.zip/inner/cylinder.off", "link.ply", "bare.obj"}
     assert {row["uid"] for row in tables["shapes"]} == good and len(tables["views"]) == 2 * len(good)
     assert {row["uid"]: row["reason"] for row in tables["rejects"]} == {
         "empty.obj": "empty",
@@ -136,6 +149,7 @@ def test_good_meshes_are_rows_and_bad_ones_are_rejects_with_reasons(dataset):
         "sheet.ply": "flat",
         "bomb.zip/bomb.obj": "too_large",
         "odd\\udcff.obj": "empty",
+        "dangling.ply": "unreadable",
     }
     assert all(row["message"] for row in tables["rejects"])
 
@@ -152,7 +166,52 @@ def test_workers_and_interruptions_change_no_byte(objects, meshes, dataset, tmp_
             build(objects, meshes, tmp_path, interrupted)
     counts = build(objects, meshes, tmp_path)
     assert content(tmp_path) == content(dataset)
-    assert counts["accepted"] == 7 and sum(counts.values()) == 17
+    assert counts["accepted"] == 9 and sum(counts.values()) == 20
+
+
+def command(objects: Path, meshes: Path, output: Path) -> list[str]:
+    options = [f"--{name}={value}" for name, value in vars(OPTIONS).items() if np.isscalar(value)]
+    paths = [f"--objects={objects}", f"--root={meshes}", f"--output_dir={output}", "--objects_per_shard=4"]
+    return [sys.executable, str(SCRIPT), "shapes", *paths, "--num_workers=2", *options]
+
+
+def test_a_killed_run_loses_nothing_and_leaves_no_worker_behind(objects, meshes, dataset, tmp_path):
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        run = subprocess.Popen(command(objects, meshes, tmp_path), start_new_session=True, stderr=subprocess.DEVNULL)
+        # Some files after the first one, so that it dies at work.
+        done = len(list(tmp_path.rglob("*.parquet")))
+        while len(list(tmp_path.rglob("*.parquet"))) <= done and run.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        run.kill()
+        run.wait()
+        deadline = time.monotonic() + 60
+        while session_exists(run.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not session_exists(run.pid)
+    subprocess.run(command(objects, meshes, tmp_path), check=True)
+    assert content(tmp_path) == content(dataset)
+
+
+def session_exists(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_full_disk_ends_the_run_with_one_line_and_the_next_run_goes_on(objects, meshes, dataset, tmp_path):
+    def full_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    run = subprocess.run(
+        command(objects, meshes, tmp_path), preexec_fn=full_disk, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert run.returncode == 1 and "Error: [Errno 27] File too large" in run.stderr and "Traceback" not in run.stderr
+    subprocess.run(command(objects, meshes, tmp_path), check=True)
+    assert content(tmp_path) == content(dataset)
 
 
 def test_ray_makes_the_same_dataset(objects, meshes, dataset, tmp_path):
@@ -171,7 +230,7 @@ def test_a_finished_dataset_is_left_alone_and_another_recipe_refused(objects, me
         return iter(())
 
     before = content(dataset)
-    assert build(objects, meshes, dataset, no_run)["accepted"] == 7
+    assert build(objects, meshes, dataset, no_run)["accepted"] == 9
     with pytest.raises(ValueError, match="another num_views"):
         build(objects, meshes, dataset, no_run, replace(OPTIONS, num_views=5))
     shorter = objects.with_name("shorter.jsonl")
@@ -211,7 +270,7 @@ def test_a_wrong_list_of_objects_names_its_line(lines, message, tmp_path):
 def test_the_card_names_what_is_inside_and_makes_the_tables_loadable(dataset, tmp_path):
     shutil.copytree(dataset, tmp_path / "data")
     card = write_dataset_card(tmp_path / "data").read_text()
-    assert "| test | unreadable | 2 |" in card and "| test | 7 |" in card and "CC0-1.0: nobody" in card
+    assert "| test | unreadable | 3 |" in card and "| test | 9 |" in card and "CC0-1.0: nobody" in card
     assert "cc0-1.0" in card and '"num_views": 2' in card and "{{" not in card and "{%" not in card
     rows = datasets.load_dataset(str(tmp_path / "data"), "views", split="train", streaming=True)
     row = next(iter(rows))

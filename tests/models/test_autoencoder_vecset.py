@@ -351,12 +351,12 @@ class TestDecodeAndQuery:
         vae, inputs = build(layout), sample_inputs(layout)
         run = lambda: vae(**inputs, generator=torch.Generator().manual_seed(0)).to_tuple()  # noqa: E731
         whole, batch_sizes = run(), []
+        pair = vae.project_key_value(whole[2])
         for module in (vae.encoder, vae.decoder, vae.geometry):
             module.register_forward_pre_hook(lambda module, args: batch_sizes.append(args[0].shape[0]))
         vae.enable_slicing()
         for a, b in zip(whole, run()):
             assert_close(a, b, atol=1e-5, rtol=0)
-        pair = vae.project_key_value(whole[2])
         assert_close(vae.query(inputs["xyz"], pair), whole[0], atol=1e-5, rtol=0)
         assert batch_sizes == [1] * 8
         vae.disable_slicing()
@@ -500,10 +500,19 @@ class TestDiffusersCitizen:
 
         vae = build()
         vae._hf_hook = hook = Hook()
-        hidden = vae.decode(vae.encode(sample_cloud(50)).latent_dist.mode())
-        xyz = torch.zeros(2, 1, 3)
-        vae.query(xyz, hidden), vae.project_query(xyz), vae.project_key_value(hidden)
-        assert hook.calls == 5
+        cloud, xyz, latents = sample_cloud(50), torch.zeros(2, 1, 3), torch.zeros(2, 4, 8)
+        hidden = vae.decode(latents)
+        for entry, arguments in (
+            (vae.encode, (cloud,)),
+            (vae.encode_with_anchors, (cloud,)),
+            (vae.decode, (latents,)),
+            (vae.query, (xyz, hidden)),
+            (vae.project_query, (xyz,)),
+            (vae.project_key_value, (hidden,)),
+        ):
+            before = hook.calls
+            entry(*arguments)
+            assert hook.calls > before, entry
 
     def test_round_trip(self, tmp_path):
         vae = build("dora")

@@ -5,6 +5,7 @@
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ import torch
 import trimesh
 from diffusers import (
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
     FlowMatchLCMScheduler,
@@ -21,7 +23,7 @@ from diffusers import (
 )
 from PIL import Image
 
-from diffusers_vilearn import ViLearnImageTo3DPipeline, ViLearnPipelineOutput
+from diffusers_vilearn import ViLearnImageTo3DPipeline, ViLearnPipelineOutput, ViLearnTransformer3DModel
 
 
 def seeded(seed=0):
@@ -99,7 +101,7 @@ class TestOutputs:
     def test_shape_without_a_surface(self, run, pipe):
         with torch.no_grad():
             pipe.vae.geometry.proj_out.bias -= 100
-        with pytest.raises(ValueError, match=r"shape 0 of 2 has no mesh: .*no surface"):
+        with pytest.raises(ValueError, match=r"shape 0 has no mesh: .*no surface"):
             run(output_type="trimesh", num_shapes_per_image=2)
 
 
@@ -238,6 +240,7 @@ class TestTimesteps:
             FlowMatchLCMScheduler(),
             FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True),
             UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=2.0),
+            DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=2.0),
         ],
         ids=lambda scheduler: type(scheduler).__name__,
     )
@@ -247,11 +250,20 @@ class TestTimesteps:
         assert torch.isfinite(first).all() and pipe.num_timesteps == len(scheduler.timesteps)
         assert torch.equal(first, run(num_inference_steps=3))
 
-    def test_solvers_agree_in_the_limit(self, run, pipe):
+    @pytest.mark.parametrize(
+        "scheduler",
+        [
+            FlowMatchHeunDiscreteScheduler(),
+            UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0),
+            DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0),
+        ],
+        ids=lambda scheduler: type(scheduler).__name__,
+    )
+    def test_solvers_agree_in_the_limit(self, run, pipe, scheduler):
         euler = [run(num_inference_steps=steps) for steps in (25, 200)]
-        pipe.scheduler = FlowMatchHeunDiscreteScheduler()
-        heun = run(num_inference_steps=200)
-        few, many = ((latents - heun).norm() for latents in euler)
+        pipe.scheduler = scheduler
+        other = run(num_inference_steps=200)
+        few, many = ((latents - other).norm() for latents in euler)
         assert many < few / 2
 
 
@@ -377,6 +389,26 @@ class TestCitizenship:
         assert loaded.vae.dtype == loaded.transformer.dtype == loaded.image_encoder.dtype == torch.bfloat16
         field = loaded(image, num_inference_steps=2, generator=seeded(), output_type="pt", resolution=8).meshes
         assert field.dtype == torch.float32 and torch.isfinite(field).all()
+
+    def test_shards_are_read_onto_a_device_without_a_network(self, pipe, image, run, tmp_path, monkeypatch):
+        pipe.save_pretrained(tmp_path, max_shard_size="40KB")
+        assert all(len(list((tmp_path / name).glob("*-of-*.safetensors"))) > 1 for name in ("vae", "transformer"))
+        expected = run()
+
+        def refuse(*args):
+            raise OSError("no network")
+
+        monkeypatch.setattr(socket.socket, "connect", refuse)
+        kwargs = {"local_files_only": True, "torch_dtype": torch.float32}
+        loaded = DiffusionPipeline.from_pretrained(tmp_path, device_map="cpu", **kwargs)
+        model = ViLearnTransformer3DModel.from_pretrained(
+            tmp_path, subfolder="transformer", device_map={"": "cpu"}, **kwargs
+        )
+        assert model.hf_device_map == {"": "cpu"}
+        for pipeline in (loaded, ViLearnImageTo3DPipeline.from_pretrained(tmp_path, transformer=model, **kwargs)):
+            pipeline.set_progress_bar_config(disable=True)
+            settings = {"num_inference_steps": 2, "generator": seeded(), "output_type": "latent"}
+            assert torch.equal(pipeline(image, **settings).meshes, expected)
 
     def test_latents_stay_in_single_precision(self, run, pipe):
         expected = run(num_inference_steps=8)

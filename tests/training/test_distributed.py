@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
-from processes import TRAINING, run_in_two
+from script_process import TRAINING, run_in_two
 from test_train_vilearn import SCRIPT, arguments, losses, train, weights
 from torch.utils.data import BatchSampler
 

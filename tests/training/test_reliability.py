@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import ScriptProcess
 from safetensors.torch import load_file
+from script_process import ScriptProcess
 
 from diffusers_vilearn.training.checkpoints import list_checkpoints
 

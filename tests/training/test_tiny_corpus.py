@@ -25,6 +25,9 @@ sys.path.insert(0, str(TINY))
 
 import corpus  # noqa: E402
 import image_encoder  # noqa: E402
+import packages  # noqa: E402
+import sources  # noqa: E402
+import zero_ad  # noqa: E402
 from procedural import CATEGORIES, Builder, procedural_object  # noqa: E402
 from procedural.primitives import THIN  # noqa: E402
 
@@ -83,15 +86,15 @@ def test_write_procedural_keeps_geometry_and_colours_and_does_not_write_twice(tm
 
 
 def test_fetch_refuses_another_file_of_the_same_name(tmp_path):
-    (tmp_path / corpus.MYOSUITE.file).write_bytes(b"something else")
+    (tmp_path / sources.MYOSUITE.file).write_bytes(b"something else")
     with pytest.raises(RuntimeError, match="SHA-256"):
-        corpus.fetch(corpus.MYOSUITE, tmp_path)
+        packages.fetch(sources.MYOSUITE, tmp_path)
 
 
 def test_fetch_names_the_missing_command(tmp_path):
-    package = replace(corpus.SWEET_HOME, command=("no-such-command-here", "download"))
+    package = replace(sources.SWEET_HOME, command=("no-such-command-here", "download"))
     with pytest.raises(RuntimeError, match="no-such-command-here"):
-        corpus.fetch(package, tmp_path)
+        packages.fetch(package, tmp_path)
 
 
 def test_unpack_takes_the_prefix_and_leaves_nothing_when_it_fails(tmp_path):
@@ -99,31 +102,31 @@ def test_unpack_takes_the_prefix_and_leaves_nothing_when_it_fails(tmp_path):
     with zipfile.ZipFile(archive, "w") as members:
         members.writestr("wanted/a.txt", "a")
         members.writestr("other/b.txt", "b")
-    folder = corpus.unpack(archive, tmp_path / "out/unpacked", prefix="wanted/")
+    folder = packages.unpack(archive, tmp_path / "out/unpacked", prefix="wanted/")
     assert [path.name for path in folder.rglob("*.txt")] == ["a.txt"]
     broken = tmp_path / "broken.whl"
     broken.write_bytes(archive.read_bytes()[:40])
     with pytest.raises(zipfile.BadZipFile):
-        corpus.unpack(broken, tmp_path / "out/broken")
+        packages.unpack(broken, tmp_path / "out/broken")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["unpacked"]
 
 
 def test_read_catalogue():
     text = "id=Library\nname#2=Frame H\\u00f4i An\nmodel#2=/a/b.obj\nname#1=Chair \n"
-    assert corpus.read_catalogue(text) == [{"name": "Chair"}, {"name": "Frame Hôi An", "model": "/a/b.obj"}]
+    assert sources.read_catalogue(text) == [{"name": "Chair"}, {"name": "Frame Hôi An", "model": "/a/b.obj"}]
 
 
 # --- reading and conversion ------------------------------------------------------------------------------------------
 
 
-def task(mesh: Path, reader, **changes) -> corpus.Task:
-    return corpus.Task({"uid": "test/object"}, mesh, reader, **({"rotation": np.eye(3)} | changes))
+def task(mesh: Path, reader, **changes) -> sources.Task:
+    return sources.Task({"uid": "test/object"}, mesh, reader, **({"rotation": np.eye(3)} | changes))
 
 
 def test_convert_turns_the_object_upright_and_keeps_its_colour(tmp_path):
     mesh = trimesh.creation.cone(radius=0.2, height=1.0)  # its axis is Z
     mesh.export(tmp_path / "cone.stl")
-    source = task(tmp_path / "cone.stl", corpus.read_plain, rotation=corpus.Z_UP, colour=(1.0, 0.0, 0.5, 1.0))
+    source = task(tmp_path / "cone.stl", sources.read_plain, rotation=sources.Z_UP, colour=(1.0, 0.0, 0.5, 1.0))
     record, reason, samples = corpus.convert(source, tmp_path)
     loaded = trimesh.load_scene(tmp_path / record["path"])
     (part,) = loaded.geometry.values()
@@ -140,7 +143,7 @@ def test_obj_images_are_shown_undimmed_and_opaque(tmp_path):
     corners = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nvt 0 0\nvt 1 0\nvt 0 1\n"
     faces = "usemtl m\nf 1/1 3/3 2/2\nf 1/1 2/2 4/3\nusemtl n\nf 1/1 4/2 3/3\nf 2/1 3/2 4/3\n"
     (tmp_path / "a.obj").write_text("mtllib a.mtl\n" + corners + faces)
-    record, reason, _ = corpus.convert(task(tmp_path / "a.obj", corpus.read_obj), tmp_path)
+    record, reason, _ = corpus.convert(task(tmp_path / "a.obj", sources.read_obj), tmp_path)
     materials = [part.visual.material for part in trimesh.load_scene(tmp_path / record["path"]).geometry.values()]
     (image,) = [material for material in materials if material.baseColorTexture is not None]
     (plain,) = [material for material in materials if material.baseColorTexture is None]
@@ -159,10 +162,47 @@ def test_mujoco_mesh_with_its_texture_the_right_way_up(tmp_path):
     path = tmp_path / "a.msh"
     path.write_bytes(counts + vertices.tobytes() + normals.tobytes() + uv.tobytes() + faces.tobytes())
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
-    scene = corpus.read_mujoco_msh(task(path, corpus.read_mujoco_msh, texture=tmp_path / "a.png"))
+    scene = sources.read_mujoco_msh(task(path, sources.read_mujoco_msh, texture=tmp_path / "a.png"))
     (mesh,) = scene.geometry.values()
     assert np.array_equal(mesh.vertices, vertices) and np.array_equal(mesh.faces, faces)
     assert mesh.visual.uv == pytest.approx(np.column_stack((uv[:, 0], 1 - uv[:, 1])))
+
+
+def pmd(version: int, mesh: trimesh.Trimesh, uv: np.ndarray) -> bytes:
+    """A PMD file whose triangles are clockwise seen from outside, as the game wants them."""
+    vertices = np.concatenate([mesh.vertices, mesh.vertex_normals, uv], axis=1).astype("<f4")
+    rows = [row.tobytes() + bytes(20) for row in vertices]
+    head = struct.pack("<4sIII", b"PSMD", version, 0, len(rows)) + (struct.pack("<I", 1) if version == 4 else b"")
+    faces = mesh.faces[:, ::-1].astype("<u2")
+    return head + b"".join(rows) + struct.pack("<I", len(faces)) + faces.tobytes() + struct.pack("<I", 0)
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_zero_ad_actors_give_meshes_their_textures(version, tmp_path):
+    box = trimesh.creation.box((1, 2, 3))
+    uv = np.linspace(0, 1, 16).reshape(8, 2)
+    for name, content in {
+        "meshes/props/box.dae.cached.pmd": pmd(version, box, uv),
+        "actors/a.xml": b"<actor><group><variant><mesh>props/box.dae</mesh></variant></group>"
+        b"<group><variant><textures><texture file='skin.png' name='baseTex'/></textures></variant></group></actor>",
+        "actors/bare.xml": b"<actor><group><variant><mesh>props/box.dae</mesh></variant></group></actor>",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "textures/skins").mkdir(parents=True)
+    Image.new("RGB", (4, 4), "green").save(tmp_path / "textures/skins/skin.png")
+    assert zero_ad.read_actor(tmp_path / "actors/bare.xml", tmp_path) is None
+    mesh, texture = zero_ad.read_actor(tmp_path / "actors/a.xml", tmp_path)
+    assert zero_ad.count_faces(mesh) == 12
+    record, reason, _ = corpus.convert(
+        task(mesh, zero_ad.read_pmd, rotation=zero_ad.MIRROR, texture=texture), tmp_path
+    )
+    loaded = trimesh.load_scene(tmp_path / record["path"]).to_mesh()
+    assert reason is None and loaded.volume == pytest.approx(6) and loaded.extents == pytest.approx((1, 2, 3))
+    assert loaded.visual.uv == pytest.approx(np.column_stack((uv[:, 0], 1 - uv[:, 1])), abs=1e-6)
+    with pytest.raises(ValueError, match="no PMD mesh"):
+        texture.with_suffix(".pmd").write_bytes(bytes(40))
+        zero_ad.count_faces(texture.with_suffix(".pmd"))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import torch
 from accelerate.state import AcceleratorState
 from conftest import VAE
 from huggingface_hub import HfApi, RepoUrl
-from processes import TRAINING, ScriptProcess, run_in_two
 from safetensors.torch import load_file
+from script_process import TRAINING, ScriptProcess, run_in_two
 
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.preparation import PreparationOptions

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the transformer's training script promises, on a dataset of four objects."""
 
+import importlib.util
 import json
 import runpy
 import shutil
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from processes import TRAINING, ScriptProcess
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
+from script_process import TRAINING, ScriptProcess
 
 from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline, ViLearnTransformer3DModel
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.shards import to_parquet
+from diffusers_vilearn.training.publishing import LEFT_OUT
 from diffusers_vilearn.training.schedule import parse_schedule
 
 SCRIPT = "train_vilearn.py"
@@ -310,3 +313,31 @@ def test_the_shipped_schedules_are_the_papers(name, parameters, stages, monkeypa
     monkeypatch.setattr(sys, "argv", [SCRIPT, *command])
     args = script["parse_args"]()
     assert args.learning_rate == 1e-4 and args.use_ema and args.visibility_encoding == "va_rope"
+
+
+def test_what_is_not_installed_is_named(work, tmp_path):
+    if importlib.util.find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is installed")
+    assert "`pip install bitsandbytes`" in refuse(work, tmp_path / "run", "--use_8bit_adam")
+
+
+def test_only_the_result_is_published(staged):
+    _, output_dir = staged
+    files = [str(path.relative_to(output_dir)) for path in output_dir.rglob("*") if path.is_file()]
+    (output_dir / ".partial-checkpoint-9").mkdir()
+    files += [".partial-checkpoint-9/model.safetensors", ".train_log.jsonl.tmp"]
+    published = set(filter_repo_objects(files, ignore_patterns=LEFT_OUT))
+    assert {path.partition("/")[0] for path in published} == {
+        *("README.md", "model_index.json", "transformer", "vae", "scheduler", "image_encoder", "feature_extractor")
+    }
+
+
+@pytest.mark.slow
+def test_compiled_training_makes_the_same_losses(work, tmp_path):
+    options = ("--max_train_steps", 3, "--learning_rate", 1e-3)
+    train(work, tmp_path / "plain", *options)
+    # Compiling in this process: the pool of compilers does not survive the fork.
+    words = arguments(work, tmp_path / "compiled", *options, "--torch_compile")
+    process = start(tmp_path / "compiled", words, environment={"TORCHINDUCTOR_COMPILE_THREADS": "1"})
+    assert process.wait(seconds=580) == 0, process.output[-3000:]
+    np.testing.assert_allclose(losses(tmp_path / "compiled"), losses(tmp_path / "plain"), rtol=1e-4)

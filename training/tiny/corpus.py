@@ -3,34 +3,29 @@
 """Build the mesh corpus of the tiny checkpoint from Debian and PyPI packages.
 
 Every object ends as one GLB file with its materials, +Y up and front towards +Z, under ``<cache>/meshes/``, described
-by one line of ``<cache>/meshes/objects.jsonl``; what was left out, and why, is in ``rejects.jsonl``. The cache is
-``$DIFFUSERS_VILEARN_CACHE`` or ``~/.cache/diffusers-vilearn``. Objects already converted are not converted again.
+by one line of ``<cache>/meshes/objects.jsonl``; what was left out, and why, is in ``rejects.jsonl``, and
+``everything.jsonl`` has all objects of the packages. The cache is ``$DIFFUSERS_VILEARN_CACHE`` or
+``~/.cache/diffusers-vilearn``. Objects already converted are not converted again.
 
 The train / held-out split is the published ``split.json`` beside this file; ``--write-split`` makes it anew.
 
-    python training/tiny/corpus.py --procedural 2000
+    python training/tiny/corpus.py --procedural 1000
 """
 
 import argparse
 import hashlib
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import trimesh
-from PIL import Image
+from packages import cache_folder
 from procedural import procedural_object
+from sources import Task, myosuite_tasks, pybullet_tasks, sweet_home_tasks
+from zero_ad import zero_ad_tasks
 
 from diffusers_vilearn.data.duplicates import duplicate_samples, same_shape, shape_descriptor, twin_pairs
 from diffusers_vilearn.files import write_atomically
@@ -39,241 +34,6 @@ SPLIT_FILE = Path(__file__).with_name("split.json")
 HELDOUT_FURNITURE = 165  # Sweet Home 3D objects held out; MyoSuite and YCB are held out entirely
 FLAT_RATIO = 0.04  # an object thinner than this share of its longest side is a sheet, not a shape
 OUT_OF_DOMAIN = ("myosuite", "ycb")
-
-
-@dataclass(frozen=True)
-class Package:
-    """A pinned package file and the ordinary command, run in the download folder, that fetches it."""
-
-    file: str
-    sha256: str
-    command: tuple[str, ...]
-
-
-PIP = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:")
-SWEET_HOME = Package(
-    "sweethome3d-furniture_1.8-1_all.deb",
-    "3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668",
-    ("apt-get", "download", "sweethome3d-furniture=1.8-1"),
-)
-MYOSUITE = Package(
-    "MyoSuite-2.8.0-py3-none-any.whl",
-    "e974ae1eacf674d17a72a09153e06a256c795e7f6c5f76d8c4686ca71bab7558",
-    (*PIP, "myosuite==2.8.0"),
-)
-PYBULLET = Package(
-    "pybullet-3.2.7-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
-    "5d858abf7c12a21ef3ed351cf81dac1b5e486ec25c9ab59bfc84beb89034edff",
-    (*PIP, "--python-version", "3.11", "--platform", "manylinux2014_x86_64", "pybullet==3.2.7"),
-)
-
-# licence of each Sweet Home 3D library, from the package's copyright file
-LIBRARY_LICENCES = {
-    "BlendSwap-CC-0": "CC0-1.0",
-    "BlendSwap-CC-BY": "CC-BY-3.0",
-    "KatorLegaz": "CC-BY-3.0-US",
-    "Reallusion": "CC-BY-3.0-US",
-    "Scopia": "CC-BY-3.0",
-}
-
-
-@dataclass(frozen=True)
-class Task:
-    """One object to convert: its record, the raw mesh, how to read it and the rotation to +Y up, front +Z (3×3)."""
-
-    record: dict
-    mesh: Path
-    reader: Callable[["Task"], trimesh.Scene]
-    rotation: np.ndarray
-    colour: tuple[float, ...] | None = None
-    texture: Path | None = None
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("DIFFUSERS_VILEARN_CACHE", "~/.cache/diffusers-vilearn")).expanduser()
-
-
-def fetch(package: Package, downloads: Path) -> Path:
-    """The package's file, downloaded when absent; `RuntimeError` without the command or with a wrong checksum."""
-    path = downloads / package.file
-    if not path.exists():
-        downloads.mkdir(parents=True, exist_ok=True)
-        print(f"fetching {package.file} with `{' '.join(package.command)}`")
-        if shutil.which(package.command[0]) is None:
-            raise RuntimeError(
-                f"`{package.command[0]}` is needed to fetch {package.file}; or put that file into {downloads}"
-            )
-        subprocess.run(package.command, cwd=downloads, check=True)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != package.sha256:
-        raise RuntimeError(f"{path} has SHA-256 {digest}, expected {package.sha256}; delete it to fetch it again")
-    return path
-
-
-def unpack(archive: Path, folder: Path, prefix: str = "") -> Path:
-    """Extract the members under `prefix` of a Debian package or a zip into `folder`, whole or not at all."""
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        target = Path(scratch) / "content"
-        if archive.suffix == ".deb":
-            if shutil.which("dpkg-deb") is None:
-                raise RuntimeError(f"`dpkg-deb` (Debian package dpkg) is needed to unpack {archive.name}")
-            subprocess.run(("dpkg-deb", "-x", archive, target), check=True)
-        else:
-            with zipfile.ZipFile(archive) as members:
-                members.extractall(target, [name for name in members.namelist() if name.startswith(prefix)])
-        target.rename(folder)
-    return folder
-
-
-# --- what each package holds -----------------------------------------------------------------------------------------
-
-
-def sweet_home_tasks(cache: Path) -> Iterator[Task]:
-    """The 820 models of the Sweet Home 3D libraries, with the rotation each catalogue prescribes."""
-    package = unpack(fetch(SWEET_HOME, cache / "downloads"), cache / "unpacked" / "sweethome3d")
-    for archive in sorted(package.glob("usr/share/sweethome3d/furniture/*.sh3f")):
-        library = archive.stem
-        folder = unpack(archive, cache / "unpacked" / library)
-        for entry in read_catalogue((folder / "PluginFurnitureCatalog.properties").read_text(encoding="latin-1")):
-            model = Path(entry["model"].lstrip("/"))
-            yield Task(
-                record=dict(
-                    uid=f"sweethome3d/{library}/{model.stem}",
-                    source="sweethome3d",
-                    licence=LIBRARY_LICENCES[library],
-                    creator=entry["creator"],
-                    name=entry["name"],
-                    category=entry["category"],
-                    role="object",
-                ),
-                mesh=folder / model,
-                reader=read_obj,
-                rotation=np.array(entry.get("modelRotation", "1 0 0 0 1 0 0 0 1").split(), dtype=float).reshape(3, 3),
-            )
-
-
-def read_catalogue(text: str) -> list[dict]:
-    """Entries of a Java properties file whose keys look like ``name#12``."""
-    entries = defaultdict(dict)
-    for key, index, value in re.findall(r"^(\w+)#(\d+)=(.*)$", text, re.MULTILINE):
-        entries[int(index)][key] = value.strip().encode().decode("unicode_escape")
-    return [entries[index] for index in sorted(entries)]
-
-
-Z_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # x, y, z -> x, z, -y
-
-
-def myosuite_tasks(cache: Path) -> Iterator[Task]:
-    """The everyday objects of MyoSuite's object_sim (STL with one colour) and YCB_sim (textured)."""
-    wheel = fetch(MYOSUITE, cache / "downloads")
-    root = unpack(wheel, cache / "unpacked" / "myosuite", prefix="myosuite/simhive/") / "myosuite/simhive"
-    common = dict(licence="Apache-2.0", role="object")
-    for folder in sorted(path for path in (root / "object_sim").iterdir() if path.is_dir()):
-        (mesh,) = [path for path in folder.glob("*.stl") if not path.name.startswith("contact")]
-        colour = re.search(r'rgba="([^"]+)"', (folder / "body.xml").read_text())
-        yield Task(
-            record=dict(
-                uid=f"myosuite/{folder.name}",
-                source="myosuite",
-                creator="Vikash Kumar, Sudeep Dasari",
-                name=folder.name,
-                category="Everyday object",
-                **common,
-            ),
-            mesh=mesh,
-            reader=read_plain,
-            rotation=Z_UP,
-            colour=tuple(float(value) for value in colour[1].split()) if colour else (0.7, 0.7, 0.7, 1.0),
-        )
-    for mesh in sorted((root / "YCB_sim/meshes").glob("*.msh")):
-        yield Task(
-            record=dict(
-                uid=f"ycb/{mesh.stem}",
-                source="ycb",
-                creator="YCB object set, MuJoCo model by Vikash Kumar",
-                name=mesh.stem[4:].replace("_", " "),
-                category="Everyday object",
-                **common,
-            ),
-            mesh=mesh,
-            reader=read_mujoco_msh,
-            rotation=Z_UP,
-            texture=root / "YCB_sim/textures" / f"{mesh.stem}.png",
-        )
-
-
-def pybullet_tasks(cache: Path) -> Iterator[Task]:
-    """The 1,000 random blobs of pybullet_data, each in the colour of its URDF: shapes for the autoencoder only."""
-    wheel = fetch(PYBULLET, cache / "downloads")
-    root = unpack(wheel, cache / "unpacked" / "pybullet", prefix="pybullet_data/random_urdfs/")
-    for mesh in sorted(root.glob("pybullet_data/random_urdfs/*/*.obj")):
-        colour = re.search(r'color rgba="([^"]+)"', mesh.with_suffix(".urdf").read_text())
-        yield Task(
-            record=dict(
-                uid=f"pybullet/{mesh.stem}",
-                source="pybullet",
-                licence="Zlib",
-                creator="Erwin Coumans and the Bullet authors",
-                name=f"random {mesh.stem}",
-                category="Procedural blob",
-                role="vae",
-            ),
-            mesh=mesh,
-            reader=read_plain,
-            rotation=Z_UP,
-            colour=tuple(float(value) for value in colour[1].split()),
-        )
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-def read_obj(task: Task) -> trimesh.Scene:
-    """An OBJ with its MTL; materials become opaque, non-metallic PBR so that every reader shows the same colours."""
-    scene = trimesh.load_scene(task.mesh)
-    for geometry in scene.geometry.values():
-        if isinstance(geometry.visual, trimesh.visual.TextureVisuals):
-            material = geometry.visual.material.to_pbr()
-            material.metallicFactor = 0.0
-            material.alphaMode = "OPAQUE"
-            if material.baseColorTexture is not None:
-                # the catalogues write a dark Kd beside an image that is meant to be shown as it is
-                material.baseColorFactor = (255, 255, 255, 255)
-            geometry.visual.material = material
-    return scene
-
-
-def read_plain(task: Task) -> trimesh.Scene:
-    """A mesh without materials, given the one colour of its task."""
-    mesh = trimesh.load_mesh(task.mesh, skip_materials=True)
-    mesh.visual = trimesh.visual.TextureVisuals(material=plain_material(task.colour))
-    return trimesh.Scene(mesh)
-
-
-def read_mujoco_msh(task: Task) -> trimesh.Scene:
-    """MuJoCo's legacy binary mesh: int32 counts of vertices, normals, texture coordinates, faces; then the arrays."""
-    data = task.mesh.read_bytes()
-    vertices, normals, coordinates, faces = np.frombuffer(data, "<i4", 4)
-    numbers = np.frombuffer(data, "<f4", 3 * vertices + 3 * normals + 2 * coordinates, offset=16)
-    uv = numbers[3 * (vertices + normals) :].reshape(-1, 2) * (1, -1) + (0, 1)  # MuJoCo counts rows from the top
-    mesh = trimesh.Trimesh(
-        vertices=numbers[: 3 * vertices].reshape(-1, 3),
-        faces=np.frombuffer(data, "<i4", 3 * faces, offset=16 + numbers.nbytes).reshape(-1, 3),
-        process=False,
-    )
-    image = Image.open(task.texture).convert("RGB").resize((512, 512), Image.Resampling.LANCZOS)
-    mesh.visual = trimesh.visual.TextureVisuals(uv=uv, material=plain_material((1.0, 1.0, 1.0, 1.0), image))
-    return trimesh.Scene(mesh)
-
-
-def plain_material(colour: tuple[float, ...], image: Image.Image | None = None) -> trimesh.visual.material.PBRMaterial:
-    return trimesh.visual.material.PBRMaterial(
-        baseColorFactor=colour, baseColorTexture=image, metallicFactor=0.0, roughnessFactor=0.9
-    )
 
 
 # --- one object ------------------------------------------------------------------------------------------------------
@@ -422,7 +182,7 @@ def write_procedural(seed: int, cache: Path) -> dict:
 
 def apply_split(record: dict, members: dict[str, tuple[str, str]]) -> dict:
     if record["source"] == "pybullet":
-        return dict(record, split="train", group=record["uid"])
+        return unsplit(record)
     if record["uid"] not in members:
         raise ValueError(
             f"{record['uid']} is in neither part of {SPLIT_FILE}; run with --write-split to make a new split"
@@ -431,15 +191,23 @@ def apply_split(record: dict, members: dict[str, tuple[str, str]]) -> dict:
     return dict(record, split=split, group=group)
 
 
+def unsplit(record: dict) -> dict:
+    """The record of an object that the published split does not name: a group of its own."""
+    split = "heldout" if record["uid"].startswith(OUT_OF_DOMAIN) else "train"
+    return dict(record, split=split, group=record["uid"])
+
+
 def write_lines(path: Path, records: list[dict]) -> None:
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in sorted(records, key=lambda r: r["uid"]))
     write_atomically(path, text.encode())
 
 
-def build(cache: Path, procedural: int, workers: int, write_split: bool) -> None:
+def build(cache: Path, procedural: int, with_zero_ad: bool, workers: int, write_split: bool) -> None:
     tasks = [*sweet_home_tasks(cache), *myosuite_tasks(cache), *pybullet_tasks(cache)]
+    optional = list(zero_ad_tasks(cache)) if with_zero_ad else []
     with ProcessPoolExecutor(workers) as pool:
         results = list(pool.map(convert, tasks, [cache] * len(tasks), chunksize=8))
+        others = [record for record, _, _ in pool.map(convert, optional, [cache] * len(optional), chunksize=8)]
         extra = list(pool.map(write_procedural, range(procedural), [cache] * procedural, chunksize=32))
     samples = {record["uid"]: points for record, reason, points in results if reason is None}
     reasons = {record["uid"]: reason for record, reason, _ in results if reason} | drop_repeats(samples)
@@ -453,9 +221,11 @@ def build(cache: Path, procedural: int, workers: int, write_split: bool) -> None
     split = json.loads(SPLIT_FILE.read_text())
     members = {uid: (part, group) for part in split for group, uids in split[part].items() for uid in uids}
 
-    accepted = [apply_split(record, members) for record, _, _ in results if record["uid"] not in reasons] + extra
-    rejected = [dict(record, reason=reasons[record["uid"]]) for record, _, _ in results if record["uid"] in reasons]
-    write_lines(cache / "meshes/rejects.jsonl", rejected)
+    accepted = [apply_split(record, members) for record, _, _ in results if record["uid"] not in reasons]
+    rejected = [unsplit(record) for record, _, _ in results if record["uid"] in reasons]
+    write_lines(cache / "meshes/everything.jsonl", [*accepted, *rejected, *map(unsplit, others)])
+    write_lines(cache / "meshes/rejects.jsonl", [dict(record, reason=reasons[record["uid"]]) for record in rejected])
+    accepted += extra
     write_lines(cache / "meshes/objects.jsonl", accepted)
     counts = defaultdict(int)
     for record in accepted:
@@ -468,10 +238,15 @@ def build(cache: Path, procedural: int, workers: int, write_split: bool) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--procedural", type=int, default=0, metavar="N", help="also write N procedural objects")
+    parser.add_argument(
+        "--zero_ad",
+        action="store_true",
+        help="add 0 A.D.'s models (1.4 GB, CC-BY-SA) to everything.jsonl",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that convert meshes")
     parser.add_argument("--write-split", action="store_true", help=f"make {SPLIT_FILE.name} anew instead of using it")
     args = parser.parse_args()
-    build(cache_folder(), args.procedural, args.workers, args.write_split)
+    build(cache_folder(), args.procedural, args.zero_ad, args.workers, args.write_split)
 
 
 if __name__ == "__main__":

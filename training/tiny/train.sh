@@ -23,7 +23,7 @@ prepare_shapes() {
 python training/tiny/corpus.py --procedural 1000
 python training/tiny/image_encoder.py
 
-prepare_shapes --output_dir "$data" --sources sweethome3d --splits train --num_views 6
+prepare_shapes --output_dir "$data" --sources sweethome3d --splits train --num_views 6 --azimuth -180 180
 prepare_shapes --output_dir "$heldout" --splits heldout --num_views 2 --azimuth -75 75 --num_volume 32768
 
 $launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/vae" \
@@ -34,7 +34,7 @@ $launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/
     --checkpoints_total_limit 2 --resume_from_checkpoint latest
 
 # Procedural objects join for the transformer only: the VAE has seen real ones alone.
-prepare_shapes --output_dir "$data" --sources procedural --splits train --num_views 6
+prepare_shapes --output_dir "$data" --sources procedural --splits train --num_views 6 --azimuth -180 180
 python training/prepare_dataset.py latents --dataset_name "$data" --vae "$runs/vae/vae" \
     --image_encoder "$encoder" --mirror
 

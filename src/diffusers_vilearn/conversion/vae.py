@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ..config_checks import check_limits
 from ..models.autoencoder_vecset import VecSetVAE
 
 
@@ -64,6 +65,8 @@ VAE_SOURCES = {
 _ALIASES = {"heads_encoder": "encoder_heads", "heads_decoder": "decoder_heads", "geo_heads": "geometry_heads"}
 # A parameter that every layout has, and only once: what stands before it is the checkpoint's prefix.
 _LANDMARKS = {"michelangelo": "post_kl.weight", "triposg": "post_quant.weight"}
+# What Hunyuan3D stores beside the parameters of its VAE, which then begin with `vae.`
+_BUNDLED = ("model.", "conditioner.")
 
 
 class _Renamer:
@@ -143,8 +146,11 @@ def convert_vae_state_dict(
     for name, value in state_dict.items():
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             raise ValueError(f"{name} is no tensor of floating-point numbers.")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{name} claims the shape {tuple(value.shape)}, of which its file holds only a part.")
     names = _michelangelo_names(layout) if layout.layout == "michelangelo" else _triposg_names(state_dict)
     config = layout.config | _read_config(state_dict, names) | overrides
+    check_limits(config, VecSetVAE._config_limits)
     config.setdefault("geometry_heads", _geometry_heads(config))
     renamer = _Renamer(state_dict)
     convert = _convert_michelangelo if layout.layout == "michelangelo" else _convert_triposg
@@ -157,6 +163,8 @@ def _without_prefix(state_dict: dict[str, torch.Tensor], landmark: str, source: 
     if len(found) != 1:
         raise ValueError(f"The state dict is not that of a {source} VAE: {len(found)} parameters end in {landmark}.")
     prefix = found[0].removesuffix(landmark)
+    if prefix == "vae.":
+        state_dict = {name: value for name, value in state_dict.items() if not name.startswith(_BUNDLED)}
     return {name.removeprefix(prefix): value for name, value in state_dict.items()}
 
 
@@ -227,7 +235,7 @@ def _read_config(state_dict: dict[str, torch.Tensor], names: _Names) -> dict:
 
     def shape(name: str) -> tuple[int, int]:
         tensor = state_dict.get(f"{name}.weight")
-        if tensor is None or tensor.ndim != 2:
+        if tensor is None or tensor.ndim != 2 or 0 in tensor.shape:
             raise ValueError(f"The state dict has no matrix {name}.weight.")
         return tuple(tensor.shape)
 
@@ -368,7 +376,8 @@ def _read_tensors(path: Path, source: str) -> dict[str, torch.Tensor]:
         except SafetensorError as error:
             raise ValueError(f"{str(path)!r} is no whole safetensors file: {error}") from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # mapped, so that a file which claims more than it holds costs nothing
+        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as tensors alone: {error}") from error
     # Lightning nests its parameters in "state_dict", Hunyuan3D those of the VAE in "vae".

@@ -17,6 +17,7 @@ tokens by visibility and caches the image tokens.
 
 import argparse
 import os
+import sys
 import time
 from dataclasses import fields
 from functools import partial
@@ -168,13 +169,18 @@ def prepare_latents(args: argparse.Namespace) -> None:
 def publish_dataset(args: argparse.Namespace) -> None:
     from ..hub import push_dataset, write_dataset_card
 
-    write_dataset_card(args.dataset_name)
-    if args.repo_id is not None:
+    if args.repo_id is None:
+        print(write_dataset_card(args.dataset_name))
+    else:
         print(push_dataset(args.dataset_name, args.repo_id, private=args.private))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; `arguments` are those of the process if left out."""
+    """Run one command; `arguments` are those of the process if left out. What is wrong with them or with the disk ends
+    the process with one line."""
     datasets.disable_progress_bars()
     args = make_parser().parse_args(arguments)
-    args.command(args)
+    try:
+        args.command(args)
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")

@@ -71,33 +71,56 @@ def run_ray(
     except ImportError as error:
         raise ImportError("`--engine ray` needs Ray: pip install diffusers-vilearn[ray]") from error
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    clock = ray.remote(num_cpus=0)(TaskClock).remote()
 
     @ray.remote(num_cpus=1, max_retries=limits.attempts - 1)
-    def answer(task):
+    def answer(number, task):
+        ray.get(clock.start.remote(number))
         return answer_within(function, task, limits)
 
-    waiting, running = iter(tasks), {}
+    waiting, running = enumerate(tasks), {}
     # One for every CPU: each starts at once, and the rest of the tasks need no memory yet.
     room = max(1, int(ray.cluster_resources().get("CPU", 1)))
     try:
         while True:
-            for task in islice(waiting, room - len(running)):
-                running[answer.remote(task)] = task, time.monotonic() + limits.seconds
+            for number, task in islice(waiting, room - len(running)):
+                running[answer.remote(number, task)] = number, task
             if not running:
                 return
             finished, unfinished = ray.wait(list(running), timeout=1.0)
             for reference in finished:
-                task, _ = running.pop(reference)
+                number, task = running.pop(reference)
+                clock.stop.remote(number)
                 yield task, _ray_answer(ray, reference)
+            overdue = ray.get(clock.overdue.remote(limits.seconds))
             for reference in unfinished:
-                task, deadline = running[reference]
-                if time.monotonic() > deadline:
+                number, task = running[reference]
+                if number in overdue:
                     ray.cancel(reference, force=True)
+                    clock.stop.remote(number)
                     del running[reference]
                     yield task, WorkerFailure("time_limit", f"it took more than {limits.seconds:g} s")
     finally:
         for unfinished in running:
             ray.cancel(unfinished)
+
+
+class TaskClock:
+    """Since when each task runs, for a cluster: how long it waited and its worker took to start does not count."""
+
+    def __init__(self):
+        self.started = {}
+
+    def start(self, number: int) -> None:
+        self.started[number] = time.monotonic()
+
+    def stop(self, number: int) -> None:
+        self.started.pop(number, None)
+
+    def overdue(self, seconds: float) -> set[int]:
+        """Tasks that have run for longer than that."""
+        now = time.monotonic()
+        return {number for number, start in self.started.items() if now - start > seconds}
 
 
 def _ray_answer(ray, reference) -> Any:

@@ -50,7 +50,7 @@ class PreparationOptions:
     num_views: int = 8
     image_size: int = 256
     num_visible: int = 2048
-    azimuth: tuple[float, float] = (-180.0, 180.0)
+    azimuth: tuple[float, float] = (-90.0, 90.0)
     elevation: tuple[float, float] = (-15.0, 30.0)
     focal_length: tuple[float, float] = (35.0, 135.0)
     orthographic_probability: float = 0.2

@@ -25,7 +25,8 @@ def find_meshes(folder: Path) -> Iterator[dict]:
     """
     for path in sorted(folder.rglob("*")):
         kind = path.suffix[1:].lower()
-        if not path.is_file() or kind not in (*LOAD_TYPES, "zip"):
+        # A dangling link is listed, so that reading it says what is wrong.
+        if not (path.is_file() or path.is_symlink()) or kind not in (*LOAD_TYPES, "zip"):
             continue
         name = path.relative_to(folder).as_posix()
         if kind != "zip":

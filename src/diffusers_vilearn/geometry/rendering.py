@@ -32,7 +32,7 @@ _MAX_TEXTURE_SIDE = 1024
 _GREY = (0.7, 0.7, 0.7)
 _GLOSS = 0.3
 # Pixels whose premultiplied colours differ by more, in [0, 1], are supersampled.
-_CONTRAST = 0.04
+_CONTRAST = 0.1
 _SHININESS = 12
 
 
@@ -102,22 +102,23 @@ class _Surface:
         self.vertices = np.concatenate([part.vertices for part in parts])
         self.faces = np.concatenate([part.faces + offset for part, offset in zip(parts, offsets)])
         self.face_part = np.repeat(np.arange(len(parts)), [len(part.faces) for part in parts])
-        self.corner_uv = np.concatenate([part.corner_uv for part in parts])
+        self.corner_uv = _by_corner(np.concatenate([part.corner_uv for part in parts]))
         self.corner_color = None
         if any(part.corner_color is not None for part in parts):
             white = [np.ones((len(part.faces), 3, 3), np.float32) for part in parts]
-            self.corner_color = np.concatenate(
-                [w if p.corner_color is None else p.corner_color for p, w in zip(parts, white)]
-            )
+            colors = [w if p.corner_color is None else p.corner_color for p, w in zip(parts, white)]
+            self.corner_color = _by_corner(np.concatenate(colors))
         self.part_color = np.stack([part.color for part in parts])
         self.textures = _TextureAtlas([part.texture for part in parts])
         used = self.vertices[self.faces].reshape(-1, 3)
         low, high = used.min(axis=0), used.max(axis=0)
+        self.corners_of_box = trimesh.bounds.corners((low, high))
         self.center, self.radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
         # float32 ray casting is exact only near the origin and at scale one.
         self.unit_vertices = (self.vertices - self.center) / self.radius
-        self.unit_corners = self.unit_vertices[self.faces]
-        self.corner_normal, self.face_normal = _normals(self.unit_vertices, self.faces)
+        self.unit_corners = self.unit_vertices[self.faces.T]
+        corner_normal, self.face_normal = _normals(self.unit_vertices, self.faces)
+        self.corner_normal = _by_corner(corner_normal)
 
     def position(self, triangle: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """(N, 3) float64 world positions of points given by triangle and barycentric coordinates."""
@@ -255,9 +256,14 @@ def _normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
     return corners.reshape(-1, 3, 3).astype(np.float32), face_normals.astype(np.float32)
 
 
+def _by_corner(values: np.ndarray) -> np.ndarray:
+    """(3, F, C) of (F, 3, C): the order in which `_interpolate` reads them fastest."""
+    return np.ascontiguousarray(values.swapaxes(0, 1))
+
+
 def _interpolate(corner_values: np.ndarray, triangle: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(N, C) weighted sums of the (F, 3, C) values at the corners of each point's triangle."""
-    return np.einsum("nkc,nk->nc", corner_values[triangle], weights)
+    """(N, C) weighted sums of the (3, F, C) values at the corners of each point's triangle."""
+    return sum(corner_values[k].take(triangle, axis=0) * weights[:, k, None] for k in range(3))
 
 
 def _normalize(vectors: np.ndarray) -> np.ndarray:
@@ -282,12 +288,10 @@ class _Renderer(ABC):
         self._surface = _Surface(mesh)
 
     @abstractmethod
-    def _cast(
-        self, camera: Camera, height: int, width: int, pixels: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Triangle (...,) int64 that each pixel centre sees, -1 for none, and its barycentrics (..., 3) float32.
+    def _cast(self, camera: Camera, height: int, width: int, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Triangle (...,) int64 that each pixel's centre sees, -1 for none, and its barycentrics (..., 3) float32.
 
-        Of the pixels with the given flat indices (...,), or of all (height, width).
+        Of the pixels of a (height, width) image with the flat indices (...,).
         """
 
     def render(
@@ -307,35 +311,75 @@ class _Renderer(ABC):
             raise ValueError(f"`supersampling` must be a positive integer, got {supersampling}")
         s = int(supersampling)
         light = Light() if light is None else light
-        triangle, weights = self._cast(camera, height, width)
-        color = self._color(camera, light, triangle, weights)
-        if s > 1:
-            pixels = np.flatnonzero(_is_contrasted(color))
-            seen = self._cast(camera, height * s, width * s, _subpixels(pixels, width, s))
-            color.reshape(-1, 4)[pixels] = self._color(camera, light, *seen).mean(axis=1)
-        mask = triangle >= 0
-        triangle, weights = triangle[mask], weights[mask]
-        # From the triangles' corners: the caster's own distances are single precision.
-        points = self._surface.position(triangle, weights)
-        depth = np.full((height, width), np.inf, np.float32)
-        position, normal = np.zeros((2, height, width, 3), np.float32)
-        depth[mask] = (camera.position - points) @ camera.camera_to_world[:3, 2]
-        position[mask] = points
-        normal[mask] = self._surface.normal(triangle, weights, self._to_camera(camera, points))
-        return Rendering(depth, normal, position, mask, _to_bytes(color))
+        pixels = self._window(camera, height, width)
+        triangle, weights = self._cast(camera, height, width, pixels)
+        pixels, triangle, weights = (values[triangle >= 0] for values in (pixels, triangle, weights))
+        points, to_camera, facing = self._look(camera, triangle, weights)
 
-    def _color(self, camera: Camera, light: Light, triangle: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(..., 4) float32 in [0, 1], premultiplied, of samples given by triangle (...,) and barycentrics (..., 3)."""
-        color = np.zeros((*triangle.shape, 4), np.float32)
+        depth = np.full(height * width, np.inf, np.float32)
+        position, normal = np.zeros((2, height * width, 3), np.float32)
+        mask = np.zeros(height * width, bool)
+        color = np.zeros((height * width, 4), np.float32)
+        depth[pixels] = (camera.position - points) @ camera.camera_to_world[:3, 2]
+        position[pixels] = points
+        normal[pixels] = facing
+        mask[pixels] = True
+        color[pixels] = self._color(camera, light, triangle, weights, to_camera, facing)
+        if s > 1:
+            edges = np.flatnonzero(_is_contrasted(color.reshape(height, width, 4)))
+            parts = _subpixels(edges, width, s)
+            color[edges] = self._sample(camera, light, height * s, width * s, parts).mean(axis=0)
+        size = (height, width)
+        return Rendering(
+            depth.reshape(size),
+            normal.reshape(*size, 3),
+            position.reshape(*size, 3),
+            mask.reshape(size),
+            _to_bytes(color).reshape(*size, 4),
+        )
+
+    def _window(self, camera: Camera, height: int, width: int) -> np.ndarray:
+        """Flat indices (P,) of the pixels of a rectangle that holds all that can be seen."""
+        low, high = np.zeros(2, np.int64), np.array([width, height])
+        projected, depth = camera.project(self._surface.corners_of_box, (height, width))
+        if (depth > 0).all():
+            low = np.clip(np.floor(projected.min(axis=0)), low, high).astype(np.int64)
+            high = np.clip(np.ceil(projected.max(axis=0)), low, high).astype(np.int64)
+        rows, columns = (np.arange(*ends) for ends in zip(low[::-1], high[::-1]))
+        return (rows[:, None] * width + columns).ravel()
+
+    def _sample(self, camera: Camera, light: Light, height: int, width: int, pixels: np.ndarray) -> np.ndarray:
+        """(..., 4) float32 in [0, 1]: premultiplied colours at the centres of pixels given by flat indices (...,)."""
+        color = np.zeros((*pixels.shape, 4), np.float32)
+        triangle, weights = self._cast(camera, height, width, pixels)
         mask = triangle >= 0
         triangle, weights = triangle[mask], weights[mask]
-        surface = self._surface
-        to_camera = self._to_camera(camera, surface.position(triangle, weights))
-        normal = surface.normal(triangle, weights, to_camera)
-        diffuse, specular = _shade(normal, to_camera, camera, light)
-        color[mask, :3] = np.minimum(surface.albedo(triangle, weights) * diffuse[:, None] + specular[:, None], 1)
-        color[mask, 3] = 1
+        _, to_camera, normal = self._look(camera, triangle, weights)
+        color[mask] = self._color(camera, light, triangle, weights, to_camera, normal)
         return color
+
+    def _look(
+        self, camera: Camera, triangle: np.ndarray, weights: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions (N, 3), directions to the camera (N, 3) or (3,), normals (N, 3) on its side, of seen points."""
+        points = self._surface.position(triangle, weights)
+        to_camera = self._to_camera(camera, points)
+        return points, to_camera, self._surface.normal(triangle, weights, to_camera)
+
+    def _color(
+        self,
+        camera: Camera,
+        light: Light,
+        triangle: np.ndarray,
+        weights: np.ndarray,
+        to_camera: np.ndarray,
+        normal: np.ndarray,
+    ) -> np.ndarray:
+        """(N, 4) float32 lit colours in [0, 1], opaque, of points given by triangle (N,) and barycentrics (N, 3)."""
+        diffuse, specular = _shade(normal, to_camera, camera, light)
+        color = np.ones((len(triangle), 4), np.float32)
+        color[:, :3] = self._surface.albedo(triangle, weights) * diffuse[:, None] + specular[:, None]
+        return np.minimum(color, 1)
 
     def _to_camera(self, camera: Camera, points: np.ndarray) -> np.ndarray:
         """Unit directions (N, 3), or (3,) for all, from world points towards the camera."""
@@ -356,26 +400,27 @@ def _shade(normal: np.ndarray, to_camera: np.ndarray, camera: Camera, light: Lig
 
 def _is_contrasted(color: np.ndarray) -> np.ndarray:
     """(H, W) bool: the pixels of a premultiplied (H, W, 4) image that differ from one of their eight neighbours."""
+    channels = np.ascontiguousarray(np.moveaxis(color, -1, 0))
     contrasted = np.zeros(color.shape[:2], bool)
     height, width = contrasted.shape
     for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
         here = (slice(0, height - down), slice(max(0, -right), width - max(0, right)))
         there = (slice(down, height), slice(max(0, right), width + min(0, right)))
-        differs = np.abs(color[here] - color[there]).max(axis=-1) > _CONTRAST
+        differs = (np.abs(channels[(slice(None), *here)] - channels[(slice(None), *there)]) > _CONTRAST).any(axis=0)
         contrasted[here] |= differs
         contrasted[there] |= differs
     return contrasted
 
 
 def _subpixels(pixels: np.ndarray, width: int, s: int) -> np.ndarray:
-    """(P, s²) flat indices in an image s times as large of the parts of the pixels (P,) of one `width` wide."""
+    """(s², P) flat indices in an image s times as large of the parts of the pixels (P,) of one `width` wide."""
     row, column = np.divmod(pixels, width)
-    part_row, part_column = np.divmod(np.arange(s * s), s)
-    return (row[:, None] * s + part_row) * (width * s) + column[:, None] * s + part_column
+    part_row, part_column = np.divmod(np.arange(s * s)[:, None], s)
+    return (row * s + part_row) * (width * s) + column * s + part_column
 
 
 def _to_bytes(color: np.ndarray) -> np.ndarray:
-    """(H, W, 4) uint8, not premultiplied, of a premultiplied image in [0, 1]."""
+    """(..., 4) uint8, not premultiplied, of premultiplied colours in [0, 1]."""
     alpha = color[..., 3:]
     straight = np.concatenate([color[..., :3] / np.where(alpha > 0, alpha, 1), alpha], axis=-1)
     return np.rint(straight * 255).astype(np.uint8)
@@ -394,16 +439,13 @@ class EmbreeRenderer(_Renderer):
         vertices = self._surface.unit_vertices.astype(np.float32)
         TriangleMesh(self._scene, vertices, self._surface.faces.astype(np.int32))
 
-    def _cast(
-        self, camera: Camera, height: int, width: int, pixels: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        shape = (height, width) if pixels is None else pixels.shape
+    def _cast(self, camera: Camera, height: int, width: int, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         origins, directions = camera.rays((height, width), pixels)
         origins = ((origins - self._surface.center) / self._surface.radius).astype(np.float32)
         hits = self._scene.run(origins, directions.astype(np.float32), query="INTERSECT", output=True)
         triangle = hits["primID"].astype(np.int64)
         weights = np.stack([1 - hits["u"] - hits["v"], hits["u"], hits["v"]], axis=1)
-        return triangle.reshape(shape), weights.reshape(*shape, 3)
+        return triangle.reshape(pixels.shape), weights.reshape(*pixels.shape, 3)
 
 
 class NvdiffrastRenderer(_Renderer):
@@ -431,9 +473,7 @@ class NvdiffrastRenderer(_Renderer):
         self._vertices = torch.from_numpy(homogeneous.astype(np.float32)).to(device)
         self._faces = torch.from_numpy(self._surface.faces.astype(np.int32)).to(device)
 
-    def _cast(
-        self, camera: Camera, height: int, width: int, pixels: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _cast(self, camera: Camera, height: int, width: int, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
         # The nvdiffrast rasteriser works on images whose sides are multiples of 8.
@@ -445,8 +485,6 @@ class NvdiffrastRenderer(_Renderer):
         # Row 0 of nvdiffrast is the bottom; (u, v) weigh the first two corners.
         u, v, _, index = rast[0].flip(0).cpu().numpy().transpose(2, 0, 1)
         triangle, weights = index.astype(np.int64) - 1, np.stack([u, v, 1 - u - v], axis=-1)
-        if pixels is None:
-            return triangle, weights
         return triangle.reshape(-1)[pixels], weights.reshape(-1, 3)[pixels]
 
     def _clip_from_unit(self, camera: Camera, aspect: float) -> np.ndarray:

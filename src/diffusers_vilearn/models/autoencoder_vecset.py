@@ -16,17 +16,16 @@ from diffusers.models.attention import AttentionMixin, AttentionModuleMixin, Fee
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.autoencoders.vae import AutoencoderMixin
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from diffusers.utils.torch_utils import randn_tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .modeling_utils import ViLearnModelMixin
+
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
 
-# An operator of its own, so that `torch.compile` sees one node: unrolled, 2048 tokens would be 10,000 nodes.
-@torch.library.custom_op("diffusers_vilearn::farthest_point_sample", mutates_args=())
 def _farthest_point_sample(points: torch.Tensor, start: torch.Tensor, num_samples: int) -> torch.Tensor:
     xyz = points.transpose(1, 2).contiguous()
     distance = xyz.new_full((xyz.shape[0], xyz.shape[2]), math.inf)
@@ -41,9 +40,13 @@ def _farthest_point_sample(points: torch.Tensor, start: torch.Tensor, num_sample
     return torch.cat(chosen, dim=1)
 
 
-@_farthest_point_sample.register_fake
-def _(points, start, num_samples):
-    return start.new_empty((points.shape[0], num_samples))
+# An operator of its own, so that `torch.compile` sees one node: unrolled, 2048 tokens would be 10,000 nodes. Defined
+# once: a repository may carry a copy of this file, and a second definition would break the first one's callers.
+if not hasattr(torch.ops.diffusers_vilearn, "farthest_point_sample"):
+    _operator = torch.library.custom_op("diffusers_vilearn::farthest_point_sample", mutates_args=())
+    _operator(_farthest_point_sample).register_fake(
+        lambda points, start, num_samples: start.new_empty((points.shape[0], num_samples))
+    )
 
 
 def farthest_point_sample(
@@ -71,7 +74,9 @@ def farthest_point_sample(
         start = torch.zeros(batch_size, dtype=torch.long, device=points.device)
     else:
         start = torch.randint(num_points, (batch_size,), generator=generator, device=generator.device)
-    return _farthest_point_sample(points.detach().float(), start.to(points.device), num_samples)
+    return torch.ops.diffusers_vilearn.farthest_point_sample(
+        points.detach().float(), start.to(points.device), num_samples
+    )
 
 
 class DiagonalGaussianDistribution:
@@ -365,18 +370,20 @@ class VecSetGeometryHead(nn.Module):
         self.proj_out = nn.Linear(dim, 1)
         self.gradient_checkpointing = False
 
-    def project_query(self, embedded: torch.Tensor) -> torch.Tensor:
-        return self.cross_block.project_query(self.proj_query(embedded))
-
-    def project_key_value(self, hidden_states: torch.Tensor) -> KeyValue:
-        return self.cross_block.project_key_value(self.proj_latents(hidden_states))
-
     def forward(
-        self, embedded: torch.Tensor, context: torch.Tensor | KeyValue, recompute: bool = True
-    ) -> torch.Tensor:
-        queries = self.proj_query(embedded)
-        if not isinstance(context, tuple):
+        self, embedded: torch.Tensor | None, context: torch.Tensor | KeyValue | None, recompute: bool = True
+    ) -> torch.Tensor | KeyValue:
+        """The field; without `context` the queries of `embedded`, without `embedded` the keys and values of `context`.
+
+        One entry for all three: the hooks that bring offloaded weights back sit on `forward`.
+        """
+        if context is not None and not isinstance(context, tuple):
             context = self.proj_latents(context)
+        if embedded is None:
+            return self.cross_block.project_key_value(context)
+        queries = self.proj_query(embedded)
+        if context is None:
+            return self.cross_block.project_query(queries)
         if torch.is_grad_enabled() and self.gradient_checkpointing and recompute:
             queries = self._gradient_checkpointing_func(self.cross_block, queries, context)
         else:
@@ -388,7 +395,7 @@ def _gather_rows(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
-class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
+class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
     r"""
     A variational autoencoder between surface point clouds and unordered shape tokens.
 
@@ -443,6 +450,20 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
             that the condition camera has azimuth 0).
     """
 
+    _config_limits = {  # noqa: RUF012
+        "latent_channels": (1, 8192),
+        "num_tokens": (1, 1_000_000),
+        "point_channels": (3, 256),
+        "num_freqs": (0, 32),
+        "freq_scale": (0.0, 1e6),
+        **dict.fromkeys(("encoder_width", "decoder_width", "geometry_width"), (1, 8192)),
+        **dict.fromkeys(("encoder_heads", "decoder_heads", "geometry_heads"), (1, 512)),
+        **dict.fromkeys(("num_encoder_layers", "num_decoder_layers"), (0, 512)),
+        **dict.fromkeys(("mlp_ratio", "geometry_mlp_ratio"), (0.01, 16.0)),
+        **dict.fromkeys(("norm_eps", "final_norm_eps", "qk_norm_eps"), (0.0, 1.0)),
+        **dict.fromkeys(("scaling_factor", "shift_factor", "bounds"), (-1e6, 1e6)),
+        "truncation": (1e-9, 1e6),
+    }
     _supports_gradient_checkpointing = True
     _no_split_modules = ["VecSetTransformerBlock", "VecSetCrossAttentionBlock"]  # noqa: RUF012
     _repeated_blocks = ["VecSetTransformerBlock"]  # noqa: RUF012
@@ -635,7 +656,6 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
             moments = self._encode(*clouds, *index)
         return moments, anchors
 
-    @apply_forward_hook
     def encode(
         self,
         points: torch.Tensor,
@@ -716,7 +736,7 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         Raises:
             ValueError: If `xyz` has another shape.
         """
-        return self.geometry.project_query(self._embed_xyz(xyz))
+        return self.geometry(self._embed_xyz(xyz), None)
 
     @apply_forward_hook
     def project_key_value(self, hidden: torch.Tensor) -> KeyValue:
@@ -729,7 +749,7 @@ class VecSetVAE(ModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin):
         Returns:
             `tuple` of two `torch.Tensor` of shape `(batch, tokens, geometry heads, head channels)`.
         """
-        return self.geometry.project_key_value(hidden)
+        return self.geometry(None, hidden)
 
     @apply_forward_hook
     def query(self, xyz: torch.Tensor, hidden: torch.Tensor | KeyValue) -> torch.Tensor:

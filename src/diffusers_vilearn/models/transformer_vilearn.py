@@ -16,9 +16,10 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.embeddings import PixArtAlphaTextProjection
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import AdaLayerNormSingle
 from diffusers.utils import apply_lora_scale
+
+from .modeling_utils import ViLearnModelMixin
 
 VISIBILITY_ENCODINGS = ("va_rope", "va_lpe", "va_rope_lpe", "rope", "none")
 
@@ -394,7 +395,7 @@ class ViLearnAdaLayerNormOut(nn.Module):
 
 
 class ViLearnTransformer3DModel(
-    ModelMixin,
+    ViLearnModelMixin,
     ConfigMixin,
     PeftAdapterMixin,
     CacheMixin,
@@ -446,6 +447,18 @@ class ViLearnTransformer3DModel(
             condition camera looks at the front). A recorded fact: it changes nothing in here.
     """
 
+    _config_limits = {  # noqa: RUF012
+        **dict.fromkeys(("in_channels", "joint_attention_dim"), (1, 8192)),
+        "num_layers": (1, 512),
+        "num_single_layers": (0, 512),
+        "num_attention_heads": (1, 128),
+        "attention_head_dim": (2, 256),
+        **dict.fromkeys(("visible_position", "invisible_position"), (-1e6, 1e6)),
+        "rope_theta": (1.0, 1e9),
+        "mlp_ratio": (0.01, 16.0),
+        "eps": (0.0, 1.0),
+        "visible_fraction": (0.0, 1.0),
+    }
     _supports_gradient_checkpointing = True
     _no_split_modules = ["ViLearnTransformerBlock", "ViLearnSingleTransformerBlock"]  # noqa: RUF012
     _repeated_blocks = ["ViLearnTransformerBlock", "ViLearnSingleTransformerBlock"]  # noqa: RUF012

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.image_processor import CONFIG_NAME
 from PIL import Image, ImageOps
 
 from ..data.images import prepare_condition_image
@@ -14,15 +16,18 @@ from ..data.images import prepare_condition_image
 PipelineImage = Image.Image | str | Path | np.ndarray | torch.Tensor | Sequence
 
 
-class ViLearnImageProcessor:
+class ViLearnImageProcessor(ConfigMixin):
     """Turns RGBA images of any kind into white squares with the object at `foreground` of the side.
 
     Args:
         foreground: longer side of the object's bounding box as a share of the side of the square, in (0, 1].
     """
 
+    config_name = CONFIG_NAME
+
+    @register_to_config
     def __init__(self, foreground: float = 0.9):
-        self.foreground = foreground
+        super().__init__()
 
     def preprocess(self, image: PipelineImage, size: int) -> list[Image.Image]:
         """Condition images of the pipeline, one per image.
@@ -41,11 +46,11 @@ class ViLearnImageProcessor:
         """
         rgba = self.load(image)
         if len(rgba) == 1:
-            return [prepare_condition_image(rgba[0], size, self.foreground)]
+            return [prepare_condition_image(rgba[0], size, self.config.foreground)]
         squares = []
         for index, one in enumerate(rgba):
             try:
-                squares.append(prepare_condition_image(one, size, self.foreground))
+                squares.append(prepare_condition_image(one, size, self.config.foreground))
             except ValueError as error:
                 raise ValueError(f"image {index} of {len(rgba)}: {error}") from error
         return squares

@@ -2,26 +2,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """One image in, a mesh out."""
 
-import inspect
 import math
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import replace_example_docstring
-from diffusers.utils.torch_utils import randn_tensor
 from transformers import BaseImageProcessor, Dinov2Model
 
-from ..data.images import patch_tokens
 from ..loaders import ViLearnLoraLoaderMixin
 from ..models.autoencoder_vecset import VecSetVAE
 from ..models.transformer_vilearn import ViLearnTransformer3DModel
 from ..visibility import inference_visible_mask
 from .image_processor import PipelineImage, ViLearnImageProcessor
+from .pipeline_loading_utils import ViLearnDiffusionPipeline
 from .pipeline_output import ViLearnPipelineOutput
+from .stages import (
+    SHAPE_OUTPUT_TYPES,
+    check_image_embeds,
+    check_integers,
+    check_noise,
+    check_steps,
+    check_surface,
+    check_visible_fraction,
+    decode_shapes,
+    draw_latents,
+    encode_images,
+    extract_shapes,
+    predict_velocity,
+    scheduler_step_kwargs,
+    set_timesteps,
+)
 
 EXAMPLE_DOC_STRING = """
     Examples:
@@ -37,23 +50,17 @@ EXAMPLE_DOC_STRING = """
         ```
 """
 
-OUTPUT_TYPES = ("trimesh", "latent", "pt")
+OUTPUT_TYPES = (*SHAPE_OUTPUT_TYPES, "latent")
 
 
-def calculate_shift(num_tokens: int, base_num_tokens: int = 256, base_shift: float = 1.0) -> float:
-    """Timestep shift for `num_tokens` shape tokens: `base_shift` * sqrt(N / N0), as the paper's schedule grows N."""
-    return base_shift * math.sqrt(num_tokens / base_num_tokens)
-
-
-class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
+class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin):
     r"""
     Image-to-3D generation with ViLearn: a rectified-flow MM-DiT over the shape tokens of a VecSet VAE, conditioned on
     DINOv2 patch tokens, with visibility-aware positional encoding.
 
     This model inherits from [`DiffusionPipeline`]. Check the superclass documentation for the generic methods
-    implemented for all pipelines (downloading, saving, running on a particular device, etc.).
-
-    The pipeline also inherits `load_lora_weights`, `save_lora_weights` and their kin from [`ViLearnLoraLoaderMixin`].
+    implemented for all pipelines (downloading, saving, running on a particular device, etc.). It also inherits from
+    [`ViLearnLoraLoaderMixin`] for loading, fusing and saving LoRA layers.
 
     Args:
         vae ([`VecSetVAE`]):
@@ -123,37 +130,17 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
                 "`image` needs the components `image_encoder` and `feature_extractor`, which this pipeline was loaded"
                 " without; pass `image_embeds` instead."
             )
-        channels = self.transformer.config.joint_attention_dim
-        if image_embeds is not None and (image_embeds.ndim != 3 or image_embeds.shape[-1] != channels):
-            raise ValueError(
-                f"`image_embeds` must be (images, tokens, {channels}), but its shape is {tuple(image_embeds.shape)}."
-            )
-        if latents is not None and latents.ndim != 3:
-            raise ValueError(f"`latents` must be (shapes, tokens, channels), but its shape is {tuple(latents.shape)}.")
-        if latents is not None and not torch.isfinite(latents).all():
-            raise ValueError("`latents` must be finite, but is not.")
-        generators = generator if isinstance(generator, list) else [generator]
-        if generator is not None and not all(isinstance(one, torch.Generator) for one in generators):
-            raise ValueError(f"`generator` must be a `torch.Generator` or a list of them, but is {generator!r}.")
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"`output_type` must be one of {OUTPUT_TYPES}, but is {output_type!r}.")
-        for name, value, smallest in (
-            ("num_inference_steps", num_inference_steps, 1),
-            ("num_tokens", 1 if num_tokens is None else num_tokens, 1),
-            ("num_shapes_per_image", num_shapes_per_image, 1),
-            ("resolution", resolution, 8),
-            ("chunk_size", chunk_size, 1),
-        ):
-            if not isinstance(value, Integral) or value < smallest:
-                raise ValueError(f"`{name}` must be an integer of at least {smallest}, but is {value!r}.")
+        if image_embeds is not None:
+            check_image_embeds(image_embeds, self.transformer.config.joint_attention_dim)
+        check_noise(generator, latents)
+        check_steps(num_inference_steps, sigmas)
+        check_visible_fraction(visible_fraction)
+        check_surface(resolution, level, chunk_size, output_type, OUTPUT_TYPES)
+        check_integers(
+            num_tokens=(1 if num_tokens is None else num_tokens, 1), num_shapes_per_image=(num_shapes_per_image, 1)
+        )
         if not 0 <= guidance_scale < math.inf:
             raise ValueError(f"`guidance_scale` must be at least 0 and finite, but is {guidance_scale!r}.")
-        if visible_fraction is not None and not 0 <= visible_fraction <= 1:
-            raise ValueError(f"`visible_fraction` must lie in [0, 1], but is {visible_fraction!r}.")
-        if not -1 < level < 1:
-            raise ValueError(f"`level` must lie between -1 and 1, but is {level!r}.")
-        if sigmas is not None and (len(sigmas) == 0 or not all(0 < sigma <= 1 for sigma in sigmas)):
-            raise ValueError(f"`sigmas` must be a non-empty list of numbers in (0, 1], but is {sigmas!r}.")
         unknown = set(callback_on_step_end_tensor_inputs or ()) - set(self._callback_tensor_inputs)
         if unknown:
             raise ValueError(
@@ -175,12 +162,10 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
         Returns:
             `(images * num_shapes_per_image, image tokens, channels)`.
         """
-        device = device or self._execution_device
-        squares = self.image_processor.preprocess(image, self.feature_extractor.crop_size["height"])
-        pixels = self.feature_extractor(
-            squares, do_resize=False, do_center_crop=False, return_tensors="pt"
-        ).pixel_values
-        return patch_tokens(self.image_encoder, pixels.to(device)).repeat_interleave(num_shapes_per_image, dim=0)
+        image_embeds = encode_images(
+            image, self.image_processor, self.feature_extractor, self.image_encoder, device or self._execution_device
+        )
+        return image_embeds.repeat_interleave(num_shapes_per_image, dim=0)
 
     def prepare_latents(
         self,
@@ -192,36 +177,7 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
     ) -> torch.Tensor:
         """Gaussian noise `(batch_size, num_tokens, channels)` in float32, or the `latents` given, checked."""
         shape = (batch_size, num_tokens, self.transformer.config.in_channels)
-        if latents is not None:
-            if tuple(latents.shape) != shape:
-                raise ValueError(f"`latents` must be {shape}, but its shape is {tuple(latents.shape)}.")
-            return latents.to(device=device, dtype=torch.float32)
-        if isinstance(generator, list) and len(generator) != batch_size:
-            raise ValueError(
-                f"`generator` must be one generator or {batch_size} of them, one per shape, but has {len(generator)}."
-            )
-        return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-
-    def prepare_timesteps(
-        self, num_inference_steps: int, num_tokens: int, device: torch.device, sigmas: list[float] | None = None
-    ) -> torch.Tensor:
-        """Sets the scheduler's timesteps: `sigmas` before the shift, evenly spaced from 1 to 1 / steps by default."""
-        accepted = inspect.signature(self.scheduler.set_timesteps).parameters
-        if sigmas is not None and "sigmas" not in accepted:
-            raise ValueError(f"`sigmas` must be None, because {type(self.scheduler).__name__} takes no custom sigmas.")
-        kwargs = {}
-        config = self.scheduler.config
-        if config.get("use_dynamic_shifting", False):
-            shift = calculate_shift(num_tokens, config.get("base_image_seq_len", 256), config.get("shift", 1.0))
-            kwargs["mu"] = shift if config.get("time_shift_type", "exponential") == "linear" else math.log(shift)
-        if sigmas is None and "sigmas" in accepted and not config.get("use_flow_sigmas", False):
-            # left alone, FlowMatchEulerDiscreteScheduler would shift its smallest sigma twice
-            sigmas = torch.linspace(1, 1 / num_inference_steps, num_inference_steps).tolist()
-        if sigmas is not None:
-            self.scheduler.set_timesteps(sigmas=sigmas, device=device, **kwargs)
-        else:
-            self.scheduler.set_timesteps(num_inference_steps, device=device, **kwargs)
-        return self.scheduler.timesteps
+        return draw_latents(shape, device, generator, latents)
 
     def decode_latents(
         self,
@@ -245,31 +201,15 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
         Returns:
             A list of `trimesh.Trimesh`, or `(batch, resolution + 1, resolution + 1, resolution + 1)`.
         """
-        # trimesh loads a ray caster, which importing the package must not
-        from ..geometry.extraction import extract_mesh, field_grid
-
-        config = self.vae.config
-        shapes = []
-        for index, shape in enumerate(latents.split(1)):
-            hidden = self.vae.decode(self.vae.denormalize_latents(shape).to(self.vae.dtype))
-            field = partial(self._field, keys_values=self.vae.project_key_value(hidden))
-            # the total grows as the surface is found
-            with self._labelled_progress_bar("meshing", 0) as progress_bar:
-                common = {
-                    "bounds": config.bounds,
-                    "resolution": resolution,
-                    "chunk_size": chunk_size,
-                    "progress": progress_bar,
-                    "device": hidden.device,
-                }
-                if output_type == "pt":
-                    shapes.append(field_grid(field, **common))
-                    continue
-                try:
-                    shapes.append(extract_mesh(field, level=level, truncation=config.truncation, **common))
-                except ValueError as error:
-                    raise ValueError(f"shape {index} of {len(latents)} has no mesh: {error}") from error
-        return torch.stack(shapes) if output_type == "pt" else shapes
+        return extract_shapes(
+            self.vae,
+            decode_shapes(self.vae, latents),
+            resolution,
+            level,
+            chunk_size,
+            output_type,
+            progress_bar=partial(self._labelled_progress_bar, "meshing", 0),
+        )
 
     def _labelled_progress_bar(self, label: str, total: int):
         """The user's progress bar, with `label` where `set_progress_bar_config` gave no other."""
@@ -277,10 +217,6 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
         if "desc" not in self._progress_bar_config:
             progress_bar.set_description(label)
         return progress_bar
-
-    def _field(self, xyz: torch.Tensor, keys_values: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Field of one shape at `(points, 3)`."""
-        return self.vae.query(xyz[None], keys_values)[0, :, 0].float()
 
     @property
     def guidance_scale(self):
@@ -426,13 +362,9 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
         visible_mask = inference_visible_mask(num_tokens, visible_fraction, device=device)
 
         # 4. Prepare the timesteps
-        timesteps = self.prepare_timesteps(num_inference_steps, num_tokens, device, sigmas)
+        timesteps = set_timesteps(self.scheduler, num_inference_steps, num_tokens, device, sigmas)
         self._num_timesteps = len(timesteps)
-        # spares a synchronisation with the device at each step
-        self.scheduler.set_begin_index(0)
-        step_kwargs = {}
-        if "generator" in inspect.signature(self.scheduler.step).parameters:
-            step_kwargs["generator"] = generator
+        step_kwargs = scheduler_step_kwargs(self.scheduler, generator)
 
         # 5. Denoise
         with self._labelled_progress_bar("denoising", len(timesteps)) as progress_bar:
@@ -444,15 +376,9 @@ class ViLearnImageTo3DPipeline(DiffusionPipeline, ViLearnLoraLoaderMixin):
                 if self.do_classifier_free_guidance:
                     model_input = torch.cat([latents, latents])
                     condition = torch.cat([torch.zeros_like(image_embeds), image_embeds])
-                with self.transformer.cache_context("guided"):
-                    velocity = self.transformer(
-                        hidden_states=model_input.to(self.transformer.dtype),
-                        encoder_hidden_states=condition,
-                        timestep=t.expand(model_input.shape[0]).float(),
-                        visible_mask=visible_mask.expand(model_input.shape[0], -1),
-                        attention_kwargs=self.attention_kwargs,
-                        return_dict=False,
-                    )[0].float()
+                velocity = predict_velocity(
+                    self.transformer, model_input, condition, t, visible_mask, self.attention_kwargs, "guided"
+                )
                 if self.do_classifier_free_guidance:
                     unconditional, conditional = velocity.chunk(2)
                     velocity = unconditional + self.guidance_scale * (conditional - unconditional)

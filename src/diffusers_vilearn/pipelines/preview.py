@@ -58,6 +58,18 @@ def render_preview(image: Image.Image, mesh: Mesh, size: int = 320) -> Image.Ima
     return contact_sheet([[picture, *render_views(mesh, size=size)]])
 
 
+def example_picture(size: int = 512) -> Image.Image:
+    """RGBA picture of a chair made of boxes, on nothing: an input to try a pipeline with."""
+    seat, back = ((1.0, 0.12, 1.0), (0.0, 0.0, 0.0)), ((1.0, 1.1, 0.12), (0.0, 0.55, -0.44))
+    legs = [((0.12, 0.9, 0.12), (x, -0.5, z)) for x in (-0.42, 0.42) for z in (-0.42, 0.42)]
+    chair = trimesh.util.concatenate(
+        [trimesh.creation.box(extents).apply_translation(centre) for extents, centre in (seat, back, *legs)]
+    )
+    chair.visual.face_colors = _CLAY
+    camera = fit_camera(chair.vertices, 30, 20, vertical_fov=_VERTICAL_FOV)
+    return Image.fromarray(EmbreeRenderer(chair).render(camera, size, light=_LIGHT, supersampling=3).color)
+
+
 def contact_sheet(
     rows: Sequence[Sequence[Image.Image]],
     labels: Sequence[str] | None = None,

@@ -122,10 +122,10 @@ def _command_line(values: dict) -> list[str]:
 
 
 def _check_common(args: argparse.Namespace) -> None:
-    if args.report_to == "wandb" and args.hub_token is not None:
+    if args.report_to in ("wandb", "all") and args.hub_token is not None:
         raise ValueError(
-            "`--report_to wandb` would publish `--hub_token` with the other arguments; log in with `hf auth login`"
-            " instead."
+            f"`--report_to {args.report_to}` would publish `--hub_token` with the other arguments; log in with"
+            " `hf auth login` instead."
         )
     for name in ("train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps"):
         if getattr(args, name) < 1:

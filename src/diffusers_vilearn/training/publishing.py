@@ -9,10 +9,9 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from ..hub import write_model_card
+from ..cards import write_model_card
 from .schedule import Schedule
 
-CARD_TEMPLATE = Path(__file__).parent / "run_card.md"
 # Not part of the result: checkpoints, logs, samples by step, and hidden files, which are unfinished ones.
 LEFT_OUT = ["checkpoint-*", "checkpoint-*/**", "logs/**", "samples/**", "*.jsonl", ".*", ".*/**"]
 
@@ -30,7 +29,7 @@ def create_repository(args: argparse.Namespace) -> None:
 def publish(args: argparse.Namespace, schedule: Schedule, transformer) -> None:
     """Write `README.md` of the result; upload both with `--push_to_hub`."""
     facts = describe_run(args, schedule, transformer)
-    write_model_card(args.output_dir, CARD_TEMPLATE, repo_id=repository_of(args), **facts)
+    write_model_card(args.output_dir, "run", repo_id=repository_of(args), **facts)
     if args.push_to_hub:
         HfApi(token=args.hub_token).upload_folder(
             repo_id=repository_of(args),

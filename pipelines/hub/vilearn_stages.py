@@ -1,0 +1,228 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+# Written by pipelines/build_hub_files.py from src/diffusers_vilearn/pipelines/stages.py; edit that file instead.
+"""The stages from an image to a mesh, and what each refuses; the classic and the modular pipeline both call them."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from numbers import Integral
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import BaseImageProcessor, Dinov2Model
+
+from .vilearn_images import patch_tokens
+from diffusers import ModelMixin as KeyValue, ModelMixin as VecSetVAE  # a type hint; the class comes from the component's own folder
+from diffusers import ModelMixin as ViLearnTransformer3DModel  # a type hint; the class comes from the component's own folder
+from .vilearn_image_processor import PipelineImage, ViLearnImageProcessor
+
+SHAPE_OUTPUT_TYPES = ("trimesh", "pt")
+
+
+def calculate_shift(num_tokens: int, base_num_tokens: int = 256, base_shift: float = 1.0) -> float:
+    """Timestep shift for `num_tokens` shape tokens: `base_shift` * sqrt(N / N0), as the paper's schedule grows N."""
+    return base_shift * math.sqrt(num_tokens / base_num_tokens)
+
+
+def check_integers(**values: tuple[Any, int]) -> None:
+    """Raises `ValueError` unless each value is an integer of at least the number beside it."""
+    for name, (value, smallest) in values.items():
+        if not isinstance(value, Integral) or value < smallest:
+            raise ValueError(f"`{name}` must be an integer of at least {smallest}, but is {value!r}.")
+
+
+def check_image_embeds(image_embeds: torch.Tensor, channels: int) -> None:
+    """Raises `ValueError` unless `image_embeds` is (images, image tokens, channels)."""
+    if image_embeds.ndim != 3 or image_embeds.shape[-1] != channels:
+        raise ValueError(
+            f"`image_embeds` must be (images, tokens, {channels}), but its shape is {tuple(image_embeds.shape)}."
+        )
+
+
+def check_noise(generator: torch.Generator | list[torch.Generator] | None, latents: torch.Tensor | None) -> None:
+    """Raises `ValueError` for a `generator` that is none, or `latents` that are not finite shape tokens."""
+    if latents is not None and latents.ndim != 3:
+        raise ValueError(f"`latents` must be (shapes, tokens, channels), but its shape is {tuple(latents.shape)}.")
+    if latents is not None and not torch.isfinite(latents).all():
+        raise ValueError("`latents` must be finite, but is not.")
+    generators = generator if isinstance(generator, list) else [generator]
+    if generator is not None and not all(isinstance(one, torch.Generator) for one in generators):
+        raise ValueError(f"`generator` must be a `torch.Generator` or a list of them, but is {generator!r}.")
+
+
+def check_visible_fraction(visible_fraction: float | None) -> None:
+    """Raises `ValueError` unless `visible_fraction` lies in [0, 1] or is `None`."""
+    if visible_fraction is not None and not 0 <= visible_fraction <= 1:
+        raise ValueError(f"`visible_fraction` must lie in [0, 1], but is {visible_fraction!r}.")
+
+
+def check_visible_mask(visible_mask: torch.Tensor, num_shapes: int) -> None:
+    """Raises `ValueError` unless `visible_mask` is (tokens,), (1, tokens) or (num_shapes, tokens)."""
+    if visible_mask.ndim not in (1, 2) or (visible_mask.ndim == 2 and len(visible_mask) not in (1, num_shapes)):
+        raise ValueError(
+            f"`visible_mask` must be (tokens,) or ({num_shapes}, tokens), but its shape is"
+            f" {tuple(visible_mask.shape)}."
+        )
+
+
+def check_steps(num_inference_steps: int, sigmas: list[float] | None) -> None:
+    """Raises `ValueError` for a number of steps, or noise levels, that no scheduler can take."""
+    check_integers(num_inference_steps=(num_inference_steps, 1))
+    if sigmas is not None and (len(sigmas) == 0 or not all(0 < sigma <= 1 for sigma in sigmas)):
+        raise ValueError(f"`sigmas` must be a non-empty list of numbers in (0, 1], but is {sigmas!r}.")
+
+
+def check_surface(resolution: int, level: float, chunk_size: int, output_type: str, output_types: tuple) -> None:
+    """Raises `ValueError` for a surface that cannot be extracted, or an output that is none of `output_types`."""
+    check_integers(resolution=(resolution, 8), chunk_size=(chunk_size, 1))
+    if not -1 < level < 1:
+        raise ValueError(f"`level` must lie between -1 and 1, but is {level!r}.")
+    if output_type not in output_types:
+        raise ValueError(f"`output_type` must be one of {output_types}, but is {output_type!r}.")
+
+
+def encode_images(
+    image: PipelineImage,
+    image_processor: ViLearnImageProcessor,
+    feature_extractor: BaseImageProcessor,
+    image_encoder: Dinov2Model,
+    device: torch.device,
+) -> torch.Tensor:
+    """DINOv2 patch tokens `(images, image tokens, channels)` of the condition images; no class token, no registers."""
+    squares = image_processor.preprocess(image, feature_extractor.crop_size["height"])
+    pixels = feature_extractor(squares, do_resize=False, do_center_crop=False, return_tensors="pt").pixel_values
+    return patch_tokens(image_encoder, pixels.to(device))
+
+
+def draw_latents(
+    shape: tuple[int, int, int],
+    device: torch.device,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    latents: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Gaussian noise of `shape` (shapes, tokens, channels) in float32, or the `latents` given, checked."""
+    if latents is not None:
+        if tuple(latents.shape) != shape:
+            raise ValueError(f"`latents` must be {shape}, but its shape is {tuple(latents.shape)}.")
+        return latents.to(device=device, dtype=torch.float32)
+    if isinstance(generator, list) and len(generator) != shape[0]:
+        raise ValueError(
+            f"`generator` must be one generator or {shape[0]} of them, one per shape, but has {len(generator)}."
+        )
+    return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+
+
+def set_timesteps(
+    scheduler, num_inference_steps: int, num_tokens: int, device: torch.device, sigmas: list[float] | None = None
+) -> torch.Tensor:
+    """Sets the scheduler's timesteps: `sigmas` before the shift, evenly spaced from 1 to 1 / steps by default."""
+    accepted = inspect.signature(scheduler.set_timesteps).parameters
+    if sigmas is not None and "sigmas" not in accepted:
+        raise ValueError(f"`sigmas` must be None, because {type(scheduler).__name__} takes no custom sigmas.")
+    kwargs = {}
+    config = scheduler.config
+    if config.get("use_dynamic_shifting", False):
+        shift = calculate_shift(num_tokens, config.get("base_image_seq_len", 256), config.get("shift", 1.0))
+        kwargs["mu"] = shift if config.get("time_shift_type", "exponential") == "linear" else math.log(shift)
+    if sigmas is None and "sigmas" in accepted and not config.get("use_flow_sigmas", False):
+        # left alone, FlowMatchEulerDiscreteScheduler would shift its smallest sigma twice
+        sigmas = torch.linspace(1, 1 / num_inference_steps, num_inference_steps).tolist()
+    if sigmas is not None:
+        scheduler.set_timesteps(sigmas=sigmas, device=device, **kwargs)
+    else:
+        scheduler.set_timesteps(num_inference_steps, device=device, **kwargs)
+    # spares a synchronisation with the device at each step
+    scheduler.set_begin_index(0)
+    return scheduler.timesteps
+
+
+def scheduler_step_kwargs(scheduler, generator: torch.Generator | list[torch.Generator] | None) -> dict[str, Any]:
+    """`generator` for the schedulers that draw noise at each step."""
+    return {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+
+
+def predict_velocity(
+    transformer: ViLearnTransformer3DModel,
+    latents: torch.Tensor,
+    image_embeds: torch.Tensor,
+    timestep: torch.Tensor,
+    visible_mask: torch.Tensor,
+    attention_kwargs: dict[str, Any] | None,
+    context: str,
+) -> torch.Tensor:
+    """The velocity in float32, `(batch, tokens, channels)`; the caches keep a state for each `context`.
+
+    `visible_mask` is (tokens,) or (batch or 1, tokens).
+    """
+    with transformer.cache_context(context):
+        return transformer(
+            hidden_states=latents.to(transformer.dtype),
+            encoder_hidden_states=image_embeds,
+            timestep=timestep.expand(latents.shape[0]).float(),
+            visible_mask=visible_mask.expand(latents.shape[0], -1),
+            attention_kwargs=attention_kwargs,
+            return_dict=False,
+        )[0].float()
+
+
+def decode_shapes(vae: VecSetVAE, latents: torch.Tensor) -> Iterator[KeyValue]:
+    """What answers the field of each shape of `latents` (shapes, tokens, channels), normalised: the keys and values of
+    the VAE's last cross-attention, decoded when they are asked for."""
+    for shape in latents.split(1):
+        hidden = vae.decode(vae.denormalize_latents(shape).to(vae.dtype))
+        yield vae.project_key_value(hidden)
+
+
+def extract_shapes(
+    vae: VecSetVAE,
+    shapes: Iterable[KeyValue],
+    resolution: int,
+    level: float,
+    chunk_size: int,
+    output_type: str,
+    progress_bar: Callable = nullcontext,
+):
+    """Meshes, or fields on a grid, of the shapes of `decode_shapes`.
+
+    Args:
+        vae, shapes: what answers the field.
+        resolution: cells of the grid along each side of the bounds, at least 8.
+        level: the field value of the surface.
+        chunk_size: how many query points the VAE answers at a time.
+        output_type: one of `SHAPE_OUTPUT_TYPES`.
+        progress_bar: makes a tqdm bar for each shape, whose total grows as the surface is found.
+
+    Returns:
+        A list of `trimesh.Trimesh`, or `(shapes, resolution + 1, resolution + 1, resolution + 1)`.
+    """
+    # trimesh loads a ray caster, which importing the package must not
+    from .vilearn_extraction import extract_mesh, field_grid
+
+    results = []
+    for index, keys_values in enumerate(shapes):
+        field = partial(_field, vae, keys_values)
+        with progress_bar() as bar:
+            common = {
+                "bounds": vae.config.bounds,
+                "resolution": resolution,
+                "chunk_size": chunk_size,
+                "progress": bar,
+                "device": keys_values[0].device,
+            }
+            if output_type == "pt":
+                results.append(field_grid(field, **common))
+                continue
+            try:
+                results.append(extract_mesh(field, level=level, truncation=vae.config.truncation, **common))
+            except ValueError as error:
+                raise ValueError(f"shape {index} has no mesh: {error}") from error
+    return torch.stack(results) if output_type == "pt" else results
+
+
+def _field(vae: VecSetVAE, keys_values: KeyValue, xyz: torch.Tensor) -> torch.Tensor:
+    """Field of one shape at `(points, 3)`."""
+    return vae.query(xyz[None], keys_values)[0, :, 0].float()

@@ -1,0 +1,264 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Cards of checkpoints and datasets, from the templates in `model_cards/` and from what lies in the folder."""
+
+import json
+import math
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
+from safetensors import safe_open
+
+from .files import write_atomically
+
+_HERE = Path(__file__).parent
+# An installed package has the templates inside, a source tree at its top.
+TEMPLATES = next(
+    folder for folder in (_HERE / "model_cards", _HERE.parents[1] / "model_cards") if (folder / "base.md").is_file()
+)
+TAGS = ["diffusers-vilearn", "vilearn", "image-to-3d", "mesh"]
+# What only the publisher knows. All may be left out; the card then says so.
+FACTS = {
+    "title": "heading of the card",
+    "license": "of the weights, as the Hub spells it, such as apache-2.0",
+    "base_model": "Hub id of what was fine-tuned",
+    "datasets": "Hub ids of the training data",
+    "data_sources": "lines: what it was trained on, with licences",
+    "training": "lines: steps, batch, optimiser, hardware, time",
+    "command": "the training command",
+    "protocol": "how the figures were measured",
+    "image_encoder": "which one, and its licence",
+    "min_votes": "votes that made a token visible",
+    "creators": "Markdown: who made the training meshes",
+    "pictures": "list of {path, caption}; paths in the folder",
+    "example": "path in the folder of the picture that the widget shows",
+    "num_heldout": "objects the figures are measured on",
+    "heldout_sources": "where those are from",
+}
+
+
+def write_model_card(folder: str | Path, template: str | Path, **values) -> Path:
+    """Render a template into `README.md` of a checkpoint folder.
+
+    Args:
+        folder (`str` or `Path`): the checkpoint.
+        template (`str` or `Path`): one of `model_cards/` by its name, or the path of another, which may extend those.
+        values: what the template asks for; `license`, `base_model`, `datasets`, `example`, `title`, `metrics` and
+            `heldout_sources` go into the front matter.
+    """
+    return _write(Path(folder), template, _model_card_data(values), values)
+
+
+def write_checkpoint_card(
+    folder: str | Path,
+    facts: dict | None = None,
+    *,
+    evaluation: str | Path | None = None,
+    template: str | None = None,
+    repo_id: str | None = None,
+) -> Path:
+    """Write `README.md` of a saved pipeline or model.
+
+    Args:
+        folder (`str` or `Path`): written by `save_pretrained`; only configurations and headers are read.
+        facts (`dict`, *optional*): see `FACTS`.
+        evaluation (`str` or `Path`, *optional*): folder written by `training/evaluate.py`.
+        template (`str`, *optional*): base, vae, small, large or tiny; chosen by the model otherwise.
+        repo_id (`str`, *optional*): where it will be loaded from; the folder otherwise.
+    """
+    folder, facts = Path(folder), dict(facts or {})
+    unknown = sorted(set(facts) - set(FACTS))
+    if unknown:
+        raise ValueError(f"`facts` has {', '.join(unknown)}; it may have {', '.join(FACTS)}.")
+    pictures = [picture["path"] for picture in facts.get("pictures") or []] + [facts.get("example")]
+    for path in filter(None, pictures):
+        if not (folder / path).is_file():
+            raise ValueError(f"`facts` names the picture {path!r}, which is not in {str(folder)!r}.")
+    components = _components(folder)
+    values = dict.fromkeys(FACTS) | _facts_of(components) | _figures(evaluation) | facts
+    values |= {"repo_id": repo_id or str(folder), "has_code": (folder / "pipeline.py").is_file()}
+    if values["image_encoder"] and "image_encoder" in components:
+        values["components"]["image_encoder"] += f": {values['image_encoder']}"
+    values["title"] = values["title"] or (repo_id or folder.name).rpartition("/")[2]
+    return write_model_card(folder, template or _template_of(components), **values)
+
+
+def write_dataset_card(folder: str | Path, repo_id: str | None = None) -> Path:
+    """Write `README.md` of a prepared dataset: its tables and splits, counts, licences, rejects and options.
+
+    Args:
+        folder (`str` or `Path`): written by `prepare shapes`.
+        repo_id (`str`, *optional*): where it will be loaded from; the folder otherwise.
+    """
+    folder = Path(folder)
+    tables = {path.name: _splits_of(path) for path in sorted(folder.iterdir()) if any(path.glob("*.parquet"))}
+    if "shapes" not in tables:
+        raise ValueError(f"{folder} has no table `shapes`; `prepare shapes` writes it.")
+    creators = defaultdict(set)
+    for licence, creator in _counts(folder / "shapes", "licence", "creator"):
+        creators[licence].add(creator)
+    data = DatasetCardData(
+        license=sorted(licence.lower() for licence in creators),
+        task_categories=["image-to-3d"],
+        tags=["diffusers-vilearn", "3d", "mesh"],
+        configs=[
+            {
+                "config_name": table,
+                "data_files": [{"split": split, "path": f"{table}/{split}-*.parquet"} for split in splits],
+            }
+            for table, splits in tables.items()
+        ],
+    )
+    latents = {table: folder / table / "metadata.json" for table in tables}
+    values = {
+        "repo_id": repo_id or str(folder),
+        "rows": tables,
+        "sources": {source: count for (source,), count in sorted(_counts(folder / "shapes", "source").items())},
+        "creators": {licence: sorted(names) for licence, names in sorted(creators.items())},
+        "rejects": sorted(_counts(folder / "rejects", "source", "reason").items()),
+        "options": json.loads((folder / "preparation.json").read_text())["options"],
+        "latents": {table: json.loads(file.read_text()) for table, file in latents.items() if file.exists()},
+    }
+    return _write(folder, "dataset", data, values)
+
+
+def _write(folder: Path, template: str | Path, data: ModelCardData | DatasetCardData, values: dict) -> Path:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    source = Path(template) if Path(template).suffix else TEMPLATES / f"{template}.md"
+    if not source.is_file():
+        names = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.md")))
+        raise ValueError(f"`template` is {str(template)!r}; it may be {names}, or the path of a template.")
+    environment = Environment(loader=FileSystemLoader([source.parent, TEMPLATES]), undefined=StrictUndefined)
+    text = environment.get_template(source.name).render(card_data=data.to_yaml(), **values)
+    path = folder / "README.md"
+    write_atomically(path, (text.strip() + "\n").encode())
+    return path
+
+
+def _counts(table: Path, *columns: str) -> dict[tuple, int]:
+    """How many rows of a table have each combination of values."""
+    import pyarrow.dataset as pads
+
+    groups = pads.dataset(table).to_table(list(columns)).group_by(list(columns)).aggregate([([], "count_all")])
+    return {tuple(row[column] for column in columns): row["count_all"] for row in groups.to_pylist()}
+
+
+def _splits_of(table: Path) -> dict[str, int]:
+    """Split -> number of rows of one table."""
+    import pyarrow.dataset as pads
+
+    splits = sorted({file.name.split("-")[0] for file in table.glob("*.parquet")})
+    return {split: pads.dataset(sorted(map(str, table.glob(f"{split}-*.parquet")))).count_rows() for split in splits}
+
+
+def _components(folder: Path) -> dict[str, tuple[str, dict, int]]:
+    """Component -> class name, configuration, number of parameters; a lone model is one component."""
+    index = folder / "model_index.json"
+    if index.is_file():
+        entries = {name: value for name, value in json.loads(index.read_text()).items() if isinstance(value, list)}
+        saved = {
+            name: (class_name, folder / name)
+            for name, (_, class_name) in entries.items()
+            if not name.startswith("_") and class_name is not None
+        }
+    elif (folder / "config.json").is_file():
+        class_name = json.loads((folder / "config.json").read_text())["_class_name"]
+        saved = {"vae" if class_name == "VecSetVAE" else "transformer": (class_name, folder)}
+    else:
+        raise ValueError(f"`folder` must hold a saved pipeline or model, but {str(folder)!r} does not.")
+    return {name: (kind, _configuration(path), _count_parameters(path)) for name, (kind, path) in saved.items()}
+
+
+def _configuration(folder: Path) -> dict:
+    for name in ("config.json", "scheduler_config.json", "preprocessor_config.json"):
+        if (folder / name).is_file():
+            return json.loads((folder / name).read_text())
+    return {}
+
+
+def _count_parameters(folder: Path) -> int:
+    """From the headers of the weights; of several variants, such as fp16, the one with the most."""
+    totals = Counter()
+    for path in folder.glob("*.safetensors"):
+        variant = path.name.split("-0")[0].removesuffix(".safetensors")
+        with safe_open(path, "pt") as file:
+            totals[variant] += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
+    return max(totals.values(), default=0)
+
+
+def _template_of(components: dict[str, tuple[str, dict, int]]) -> str:
+    from .models.transformer_vilearn import VILEARN_LARGE, VILEARN_SMALL
+
+    if list(components) == ["vae"]:
+        return "vae"
+    config = components["transformer"][1]
+    for name, size in (("small", VILEARN_SMALL), ("large", VILEARN_LARGE)):
+        if all(config.get(key) == value for key, value in size.items()):
+            return name
+    return "base"
+
+
+def _facts_of(components: dict[str, tuple[str, dict, int]]) -> dict:
+    """What the configurations say."""
+    vae, transformer = (components.get(name, (None, {}, 0))[1] for name in ("vae", "transformer"))
+    models = {name: count for name, (_, _, count) in components.items() if count}
+    texts = {name: f"`{kind}`" + _describe(kind, config, count) for name, (kind, config, count) in components.items()}
+    return {
+        "components": texts,
+        "parameters": ", ".join(f"{name.replace('_', ' ')} {count / 1e6:.1f}M" for name, count in models.items()),
+        "frame": (transformer or vae).get("frame", "canonical"),
+        "visible_fraction": transformer.get("visible_fraction"),
+        "point_channels": vae.get("point_channels", 6),
+        "needs_sharp_points": vae.get("dual_cross_attention", False),
+    }
+
+
+def _describe(kind: str, config: dict, count: int) -> str:
+    size = f", {count / 1e6:.1f}M" if count else ""
+    if kind == "VecSetVAE":
+        return f"{size}: {config['num_tokens']} tokens x {config['latent_channels']} channels"
+    if kind == "ViLearnTransformer3DModel":
+        blocks = f"{config['num_layers']} double and {config['num_single_layers']} single blocks"
+        return f"{size}: {blocks}, `{config['visibility_encoding']}`"
+    return size + (f", shift {config['shift']}" if "shift" in config else "")
+
+
+def _figures(evaluation: str | Path | None) -> dict:
+    """The table of an evaluation, and the means of what was generated."""
+    if evaluation is None:
+        return {"figures": None, "metrics": {}}
+    summary = Path(evaluation) / "summary.json"
+    if not summary.is_file():
+        raise ValueError(f"`evaluation` is {str(evaluation)!r}; training/evaluate.py wrote no summary.json there.")
+    scores = json.loads(summary.read_text())["scores"]
+    best = scores.get("generation") or scores.get("reconstruction") or {}
+    means = {name: round(value["mean"], 4) for name, value in best.items()}
+    return {"figures": summary.with_suffix(".md").read_text().strip(), "metrics": means}
+
+
+def _model_card_data(values: dict) -> ModelCardData:
+    """The front matter: what the Hub shows, searches and runs."""
+    results = [
+        EvalResult(
+            task_type="image-to-3d",
+            dataset_type="held-out-objects",
+            dataset_name=values.get("heldout_sources") or "held-out objects",
+            metric_type=name,
+            metric_value=mean,
+        )
+        for name, mean in (values.get("metrics") or {}).items()
+    ]
+    example = {"src": values.get("example"), "example_title": "An object on a transparent background"}
+    return ModelCardData(
+        license=values.get("license"),
+        library_name="diffusers",
+        pipeline_tag="image-to-3d",
+        base_model=values.get("base_model"),
+        datasets=values.get("datasets"),
+        tags=TAGS,
+        widget=[example] if example["src"] else None,
+        eval_results=results or None,
+        model_name=values["title"] if results else None,
+    )

@@ -1,0 +1,8 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The modular pipeline: the stages of image-to-3D generation as blocks to take out, replace and rearrange."""
+
+from .modular_blocks_vilearn import ViLearnCoreDenoiseStep, ViLearnImageTo3DBlocks
+from .modular_pipeline import ViLearnModularPipeline
+
+__all__ = ["ViLearnCoreDenoiseStep", "ViLearnImageTo3DBlocks", "ViLearnModularPipeline"]

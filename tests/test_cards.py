@@ -1,0 +1,134 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Cards say what the folder and the publisher say, and admit what nobody said."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from diffusers_vilearn import VecSetVAE
+from diffusers_vilearn.cards import FACTS, TEMPLATES, write_checkpoint_card, write_model_card
+from diffusers_vilearn.cli import app
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def saved(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def front_matter(card: str) -> dict:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def test_a_card_without_facts_admits_it(saved, pipe):
+    card = write_checkpoint_card(saved, repo_id="me/chairs").read_text()
+    data = front_matter(card)
+    assert (data["library_name"], data["pipeline_tag"]) == ("diffusers", "image-to-3d")
+    assert "license" not in data and "widget" not in data and "model-index" not in data
+    assert "# chairs" in card and 'from_pretrained("me/chairs")' in card
+    for words in ("not said what this was trained on", "not said how", "measured nothing", "named no licence"):
+        assert words in card
+    count = sum(parameter.numel() for parameter in pipe.transformer.parameters())
+    assert f"`ViLearnTransformer3DModel`, {count / 1e6:.1f}M: 1 double and 1 single blocks" in card
+    assert "on average 0.250 of the tokens" in card
+
+
+@pytest.mark.parametrize("template", ["base", "small", "large", "tiny"])
+def test_facts_and_figures_are_in_every_card(saved, tmp_path, template):
+    facts = dict.fromkeys(FACTS, "said so") | {"data_sources": ["some chairs"], "training": ["some steps"]}
+    facts |= {"pictures": [{"path": "a.png", "caption": "A sheet"}], "datasets": ["me/data"], "min_votes": 1}
+    facts |= {"example": "b.png"}
+    for name in ("a.png", "b.png"):
+        (saved / name).touch()
+    scores = {"generation": {"iou": {"mean": 0.123456}}}
+    (tmp_path / "summary.json").write_text(json.dumps({"scores": scores}))
+    (tmp_path / "summary.md").write_text("| iou | 0.123 |")
+    card = write_checkpoint_card(saved, facts, evaluation=tmp_path, template=template).read_text()
+    for words in ("some chairs", "some steps", "![A sheet](a.png)", "| iou | 0.123 |", "frame**"):
+        assert words in card
+    assert "{{" not in card and "{%" not in card and "None" not in card
+    data = front_matter(card)
+    assert data["license"] == "said so" and data["widget"][0]["src"] == "b.png"
+    (result,) = data["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "iou", "value": 0.1235}]
+
+
+def test_lone_models_have_cards_of_their_own(saved):
+    vae = write_checkpoint_card(saved / "vae", repo_id="me/vae").read_text()
+    assert 'VecSetVAE.from_pretrained("me/vae")' in vae and "ViLearnImageTo3DPipeline" not in vae
+    transformer = write_checkpoint_card(saved / "transformer", repo_id="me/t").read_text()
+    assert 'ViLearnTransformer3DModel.from_pretrained("me/t")' in transformer
+
+
+def test_the_dual_cloud_is_in_the_example(tmp_path):
+    sizes = {"encoder_width": 12, "decoder_width": 12, "num_encoder_layers": 0, "num_decoder_layers": 0}
+    VecSetVAE(**sizes, dual_cross_attention=True).save_pretrained(tmp_path)
+    assert "vae.encode(points, sharp_points)" in write_checkpoint_card(tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"facts": {"licence": "x"}}, "`facts` has licence; it may have title, license"),
+        ({"facts": {"example": "a.png"}}, "names the picture 'a.png'"),
+        ({"template": "huge"}, "`template` is 'huge'; it may be base, dataset, large"),
+        ({"evaluation": "nowhere"}, "`evaluation` is 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_used_is_named_and_nothing_is_written(saved, options, message):
+    with pytest.raises(ValueError, match=message):
+        write_checkpoint_card(saved, **options)
+    assert not (saved / "README.md").exists()
+
+
+def test_another_template_may_extend_ours(tmp_path):
+    (tmp_path / "mine.md").write_text('{% extends "base.md" %}{% block use %}Use {{ what }}.{% endblock %}')
+    values = dict.fromkeys((*FACTS, "visible_fraction", "figures")) | {"components": {}, "parameters": "1M"}
+    card = write_model_card(tmp_path, tmp_path / "mine.md", **values, what="it").read_text()
+    assert "Use it." in card and "pipeline_tag: image-to-3d" in card
+
+
+def test_a_folder_without_a_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match="must hold a saved pipeline or model"):
+        write_checkpoint_card(tmp_path)
+
+
+def test_the_command_writes_card_and_example(saved, tmp_path):
+    (tmp_path / "facts.json").write_text(json.dumps({"license": "cc0-1.0"}))
+    result = CliRunner().invoke(app, ["publish", str(saved), "--facts", str(tmp_path / "facts.json")])
+    assert result.exit_code == 0, result.output
+    data = front_matter((saved / "README.md").read_text())
+    assert data["license"] == "cc0-1.0" and data["widget"][0]["src"] == "example.png"
+    example = Image.open(saved / "example.png")
+    assert example.mode == "RGBA" and example.getchannel("A").getextrema() == (0, 255)
+
+
+def test_the_shipped_card_is_rendered_from_its_template():
+    card = (ROOT / "checkpoints" / "vilearn-tiny" / "README.md").read_text()
+    data = front_matter(card)
+    assert data["license"] == "apache-2.0" and data["model-index"][0]["name"] == "ViLearn tiny"
+    for line in json.loads((ROOT / "training" / "tiny" / "facts.json").read_text())["data_sources"]:
+        assert line in card
+
+
+def test_an_installed_package_has_the_templates(tmp_path):
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("src", "model_cards"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(tmp_path)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"diffusers_vilearn/model_cards/{path.name}" for path in TEMPLATES.glob("*.md")} <= names

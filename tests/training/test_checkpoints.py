@@ -1,0 +1,119 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of checkpoints after a crash at each place where one may leave something behind; logs; arguments."""
+
+import argparse
+import json
+
+import pytest
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from diffusers_vilearn.files import append_json_line, drop_json_lines, read_json_lines
+from diffusers_vilearn.training.arguments import add_common_arguments, parse_arguments
+from diffusers_vilearn.training.checkpoints import (
+    CheckpointError,
+    Progress,
+    list_checkpoints,
+    resume_from,
+    save_checkpoint,
+    tidy_checkpoints,
+)
+
+
+@pytest.fixture
+def accelerator():
+    yield Accelerator(cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_crashes_leave_behind_is_tidied(tmp_path):
+    for name in (".partial-checkpoint-9", ".outdated-checkpoint-1", ".replaced-checkpoint-4", "checkpoint-4"):
+        (tmp_path / name).mkdir()
+    # The run was killed after it put the old checkpoint-6 aside and before the new one had its name.
+    (tmp_path / ".replaced-checkpoint-6").mkdir()
+    (tmp_path / ".replaced-checkpoint-6" / "old").touch()
+    tidy_checkpoints(tmp_path)
+    assert names(tmp_path) == ["checkpoint-4", "checkpoint-6"]
+    assert (tmp_path / "checkpoint-6" / "old").exists() and not (tmp_path / "checkpoint-4" / "old").exists()
+
+
+def test_checkpoints_are_counted_by_step_and_the_oldest_go(tmp_path, accelerator):
+    for step in (8, 9, 10, 11):
+        save_checkpoint(accelerator, str(tmp_path), Progress(step, 2 * step), total_limit=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-10", "checkpoint-11"]
+    assert resume_from(accelerator, str(tmp_path), "latest") == Progress(11, 22)
+    assert resume_from(accelerator, str(tmp_path), "checkpoint-10") == Progress(10, 20)
+    assert resume_from(accelerator, str(tmp_path), None) == Progress(0, 0)
+    with pytest.raises(ValueError, match="checkpoint-3, which does not exist"):
+        resume_from(accelerator, str(tmp_path), "checkpoint-3")
+
+
+def test_a_checkpoint_is_replaced_whole(tmp_path, accelerator):
+    save_checkpoint(accelerator, str(tmp_path), Progress(3, 6), None)
+    (tmp_path / "checkpoint-3" / "of the old one").touch()
+    save_checkpoint(accelerator, str(tmp_path), Progress(3, 7), None)
+    assert names(tmp_path) == ["checkpoint-3"] and resume_from(accelerator, str(tmp_path), "latest").position == 7
+    assert not (tmp_path / "checkpoint-3" / "of the old one").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path, accelerator):
+    save_checkpoint(accelerator, str(tmp_path), Progress(1, 1), 1)
+
+    def fail(models, weights, folder):
+        raise OSError(28, "No space left on device")
+
+    accelerator.register_save_state_pre_hook(fail)
+    with pytest.raises(CheckpointError, match=r"checkpoint-2 could not be written \(OSError.*is .*checkpoint-1"):
+        save_checkpoint(accelerator, str(tmp_path), Progress(2, 2), 1)
+    assert names(tmp_path) == ["checkpoint-1"]
+
+
+def test_logs_are_rewound(tmp_path):
+    path = tmp_path / "log.jsonl"
+    assert read_json_lines(path) == []
+    drop_json_lines(path, lambda record: True)
+    for step in range(4):
+        append_json_line(path, {"step": step})
+    drop_json_lines(path, lambda record: record["step"] <= 1)
+    append_json_line(path, {"step": 9})
+    assert [record["step"] for record in read_json_lines(path)] == [0, 1, 9]
+
+
+def parse(tmp_path, config: str, *words):
+    (tmp_path / "config.yaml").write_text(config)
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_common_arguments(parser, learning_rate=1e-4)
+    arguments = ["--config", str(tmp_path / "config.yaml"), *words]
+    return parse_arguments(parser, ("stages",), arguments)
+
+
+def test_a_file_gives_arguments_and_the_command_line_wins(tmp_path):
+    config = "output_dir: here\nlearning_rate: 1e-3\nseed: 3\nallow_tf32: true\nscale_lr: false\nstages: [{tokens: 4}]"
+    args = parse(tmp_path, config, "--seed", "4")
+    assert (args.output_dir, args.learning_rate, args.seed) == ("here", 1e-3, 4)
+    assert args.allow_tf32 is True and args.scale_lr is False and args.stages == [{"tokens": 4}]
+    assert parse(tmp_path, "output_dir: here").stages is None
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ("[1, 2]", "must map names of arguments to values, but is a list"),
+        ("output_dir: here\nmax_train_steps: 0", "`--max_train_steps` is 0; it must be at least 1"),
+        ("output_dir: here\nreport_to: all\nhub_token: secret", "would publish `--hub_token`"),
+        ("output_dir: here\noutput: there", "unknown keys: output"),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path, config, message):
+    with pytest.raises(ValueError, match=message):
+        parse(tmp_path, config)
+
+
+def test_progress_is_part_of_the_checkpoint(tmp_path, accelerator):
+    save_checkpoint(accelerator, str(tmp_path), Progress(2, 34), None)
+    assert json.loads((tmp_path / "checkpoint-2" / "progress.json").read_text()) == {"step": 2, "position": 34}
