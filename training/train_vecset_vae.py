@@ -164,6 +164,11 @@ def make_heads(args, weights: LossWeights, vae_config, image_encoder: Dinov2Mode
     return heads
 
 
+def public_name(source: str | None) -> str | None:
+    """A Hub id as it is, of a folder its name only."""
+    return Path(source).name if source is not None and Path(source).is_dir() else source
+
+
 def write_card(args, folder: Path, vae: VecSetVAE, num_shapes: int, num_tokens: list[int], steps: int) -> None:
     """The card of the result, with its last validation, if it ever came to one."""
     validations = read_json_lines(Path(args.output_dir) / "validation_log.jsonl")
@@ -175,11 +180,11 @@ def write_card(args, folder: Path, vae: VecSetVAE, num_shapes: int, num_tokens: 
         parameters=f"{vae.num_parameters() / 1e6:.1f}M",
         num_tokens=num_tokens,
         takes_sharp_points=takes_sharp_points(vae.config),
-        dataset=Path(args.dataset_name).name if Path(args.dataset_name).is_dir() else args.dataset_name,
+        dataset=public_name(args.dataset_name),
         num_shapes=num_shapes,
         num_validation_shapes=args.num_validation_shapes,
         max_train_steps=steps,
-        pretrained=args.pretrained_model_name_or_path,
+        pretrained=public_name(args.pretrained_model_name_or_path),
         ema=args.use_ema,
         weights={name: getattr(args, f"{name}_weight") for name in TERMS},
         validation=validations[-1] if validations else None,
