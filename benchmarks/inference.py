@@ -172,11 +172,11 @@ def measure(stage: str, size: str, dtype: str, device: str) -> dict:
             cast_to_float8(model)
         call = stage_call(stage, model, size)
     if device == "cpu":
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = resident_peak(reset=True)
         start, start_cpu = time.perf_counter(), time.process_time()
         call()
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-        extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / (1 if _is_mac() else 1 / 1024)
+        extra = resident_peak() - before
     else:
         call()
         torch.cuda.synchronize()
@@ -190,8 +190,15 @@ def measure(stage: str, size: str, dtype: str, device: str) -> dict:
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "extra": extra}
 
 
-def _is_mac() -> bool:
-    return platform.system() == "Darwin"
+def resident_peak(reset: bool = False) -> int:
+    """Bytes that the process has had resident at most; on Linux since the last reset, elsewhere ever."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 def computed_rows(size: str, dtype: str) -> tuple[list[dict], dict]:
