@@ -198,10 +198,12 @@ def test_publishing_halves_the_precision_and_writes_a_card(work, latents, pipeli
     evaluation = work / "card-scores"
     evaluation.mkdir()
     (evaluation / "summary.md").write_text("| method | iou |")
+    (evaluation / "summary.json").write_text('{"scores": {"generation": {"iou": {"mean": 0.25}}}}')
     arguments = ("--checkpoint", published, "--evaluation", evaluation, "--objects", work / "objects.jsonl")
     succeed("tiny/publish.py", "card", *arguments, "--facts", TRAINING / "tiny" / "facts.json")
     card = (published / "README.md").read_text()
     assert "pipeline_tag: image-to-3d" in card and "| method | iou |" in card and "{{" not in card
+    assert "value: 0.25" in card and (published / "example.png").is_file()
 
 
 def test_latents_of_another_vae_are_refused(work, latents, pipeline):
