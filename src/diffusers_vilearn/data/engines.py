@@ -31,7 +31,7 @@ def run_local(function: Callable[[Any], Any], tasks: Iterable, *, limits: Worker
 
     def serve():
         try:
-            with GuardedWorker(function, limits) as worker:
+            with GuardedWorker(function, limits, stopped) as worker:
                 while drawn := draw():
                     finished.put((drawn[0], worker(drawn[0]), None))
         except Exception as error:
@@ -55,6 +55,9 @@ def run_local(function: Callable[[Any], Any], tasks: Iterable, *, limits: Worker
             yield task, answer
     finally:
         stopped.set()
+        # No child is left behind, not even one that is about to start.
+        for thread in threads:
+            thread.join()
 
 
 def run_ray(

@@ -9,6 +9,8 @@ it: the task is answered by a `WorkerFailure`, and everything else goes on.
 import multiprocessing
 import os
 import resource
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -18,6 +20,8 @@ import torch
 
 # The fork server imports these once; every child is forked from it and can start at once.
 _PRELOADED = ["diffusers_vilearn.data.preparation"]
+# Seconds between two looks at the clock.
+_PATIENCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class WorkerLimits:
 
 @dataclass(frozen=True)
 class WorkerFailure:
-    """Why a task has no answer: `reason` is `time_limit`, `memory_limit` or `crashed`."""
+    """Why a task has no answer: `reason` is `time_limit`, `memory_limit`, `crashed` or `stopped`."""
 
     reason: str
     message: str
@@ -49,11 +53,13 @@ class GuardedWorker:
     Args:
         function (`Callable`): task -> answer. What it raises is raised by the call.
         limits (`WorkerLimits`): of every task.
+        stopped (`threading.Event`, *optional*): once it is set, the task at hand is given up.
     """
 
-    def __init__(self, function: Callable[[Any], Any], limits: WorkerLimits):
+    def __init__(self, function: Callable[[Any], Any], limits: WorkerLimits, stopped: threading.Event | None = None):
         self.function = function
         self.limits = limits
+        self.stopped = stopped or threading.Event()
         self._process = self._connection = None
 
     def __enter__(self):
@@ -77,9 +83,14 @@ class GuardedWorker:
         if self._process is None:
             self._start()
         self._connection.send(task)
-        if not self._connection.poll(self.limits.seconds):
-            self.close()
-            return WorkerFailure("time_limit", f"it took more than {self.limits.seconds:g} s")
+        deadline = time.monotonic() + self.limits.seconds
+        while not self._connection.poll(_PATIENCE):
+            if self.stopped.is_set():
+                self.close()
+                return WorkerFailure("stopped", "the run ended before it was done")
+            if time.monotonic() > deadline:
+                self.close()
+                return WorkerFailure("time_limit", f"it took more than {self.limits.seconds:g} s")
         answer, error = self._connection.recv()
         if error is not None:
             raise error
