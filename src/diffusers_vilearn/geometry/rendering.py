@@ -32,7 +32,7 @@ _MAX_TEXTURE_SIDE = 1024
 _GREY = (0.7, 0.7, 0.7)
 _GLOSS = 0.3
 # Pixels whose premultiplied colours differ by more, in [0, 1], are supersampled.
-_CONTRAST = 0.1
+_CONTRAST = 0.15
 _SHININESS = 12
 
 
