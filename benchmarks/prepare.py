@@ -10,7 +10,6 @@ of `data/latents.py`, one view at a time. The paper prepared about 0.4 objects a
 
 import argparse
 import json
-import platform
 import time
 from collections import defaultdict
 from contextlib import contextmanager
@@ -105,7 +104,7 @@ def main():
     for stage, seconds in clock.seconds.items():
         print(f"| {stage} | {1e3 * seconds / len(records):.0f} | {seconds / total:.1%} |")
     rate = len(records) / total
-    print(f"{rate:.2f} objects and {rate * options.num_views:.1f} views a second on one core ({platform.processor()})")
+    print(f"{rate:.2f} objects and {rate * options.num_views:.1f} views a second on one core")
     if args.output:
         result = {"objects": len(records), "views": options.num_views, "seconds": dict(clock.seconds)}
         args.output.write_text(json.dumps(result, indent=1))
