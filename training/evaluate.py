@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from diffusers_vilearn import ViLearnImageTo3DPipeline
 from diffusers_vilearn.data.evaluation_views import EvaluationViews
 from diffusers_vilearn.files import append_json_line
-from diffusers_vilearn.metrics.reconstruction import score_shape
+from diffusers_vilearn.metrics.reconstruction import decoded_field, score_shape
 from diffusers_vilearn.metrics.summary import markdown_table, paired_differences, read_scores, summarise
 
 
@@ -64,12 +64,7 @@ METHODS = {"reconstruction": reconstruct, "generation": generate}
 @torch.no_grad()
 def score_latents(vae, latents: torch.Tensor, view, resolution: int) -> dict[str, float]:
     """Decode one shape and measure it against the truth of `view`."""
-    key_value = vae.project_key_value(vae.decode(vae.denormalize_latents(latents)))
-
-    def field(xyz: torch.Tensor) -> torch.Tensor:
-        return vae.query(xyz[None].to(latents.device), key_value)[0, :, 0].float().cpu()
-
-    return score_shape(field, view, vae.config, resolution)
+    return score_shape(decoded_field(vae, latents), view, vae.config, resolution)
 
 
 def write_summary(output_dir: Path) -> None:

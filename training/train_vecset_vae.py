@@ -14,7 +14,6 @@ from pathlib import Path
 
 import datasets
 from diffusers.training_utils import EMAModel
-from huggingface_hub import HfApi
 from torch import nn
 from transformers import AutoImageProcessor, Dinov2Model
 
@@ -30,7 +29,7 @@ from diffusers_vilearn.models.visibility_adaptor import VisibilityAdaptor
 from diffusers_vilearn.training.arguments import add_common_arguments, parse_arguments
 from diffusers_vilearn.training.checkpoints import is_sharded, save_models_by_name
 from diffusers_vilearn.training.loop import TrainingLoop
-from diffusers_vilearn.training.publishing import repository_of
+from diffusers_vilearn.training.publishing import create_repository, repository_of, upload
 from diffusers_vilearn.training.run import make_optimizer, start_accelerator, start_trackers
 from diffusers_vilearn.training.stream import count_steps
 from diffusers_vilearn.training.vae import (
@@ -196,10 +195,8 @@ def main(args):
     output_dir = Path(args.output_dir)
     if is_sharded(accelerator):
         raise ValueError("Each process needs the whole VAE: use DDP or DeepSpeed ZeRO-2, not FSDP or ZeRO-3.")
-    hub = HfApi(token=args.hub_token)
     if args.push_to_hub and accelerator.is_main_process:
-        # Before the first step: a wrong name or token should not cost a run.
-        repo_id = hub.create_repo(repository_of(args), exist_ok=True).repo_id
+        create_repository(args)
     weights = LossWeights(**{name: getattr(args, f"{name}_weight") for name in TERMS})
 
     vae = load_vae(args)
@@ -280,7 +277,7 @@ def main(args):
         model.save_pretrained(output_dir / "vae")
         write_card(args, output_dir / "vae", model, len(train_samples), num_tokens, max_train_steps)
         if args.push_to_hub:
-            hub.upload_folder(repo_id=repo_id, folder_path=output_dir / "vae", commit_message="End of training")
+            upload(args, output_dir / "vae")
     accelerator.end_training()
 
 

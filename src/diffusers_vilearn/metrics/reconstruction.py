@@ -14,6 +14,12 @@ from scipy.spatial import cKDTree
 from ..geometry.extraction import NoSurfaceError, extract_mesh
 
 
+def decoded_field(vae, latents: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The field of normalised `latents` (1, tokens, channels): (points, 3) -> (points,), both on the CPU."""
+    key_value = vae.project_key_value(vae.decode(vae.denormalize_latents(latents)))
+    return lambda xyz: vae.query(xyz[None].to(latents.device), key_value)[0, :, 0].float().cpu()
+
+
 def occupancy_iou(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Intersection over union of two occupancies.
 

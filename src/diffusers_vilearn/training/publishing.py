@@ -22,8 +22,21 @@ def repository_of(args: argparse.Namespace) -> str:
 
 
 def create_repository(args: argparse.Namespace) -> None:
-    """Make the repository, or find it: at the start of a run, so that a wrong name or token costs no training."""
-    HfApi(token=args.hub_token).create_repo(repository_of(args), exist_ok=True)
+    """Make the repository, or find it: at the start of a run, so that a wrong name or token costs no training.
+
+    `args.hub_model_id` becomes its whole name, that of the owner included, which uploads need.
+    """
+    args.hub_model_id = HfApi(token=args.hub_token).create_repo(repository_of(args), exist_ok=True).repo_id
+
+
+def upload(args: argparse.Namespace, folder: str | Path) -> None:
+    """Upload the result in `folder` to the repository of `create_repository`."""
+    HfApi(token=args.hub_token).upload_folder(
+        repo_id=args.hub_model_id,
+        folder_path=folder,
+        commit_message="End of training",
+        ignore_patterns=LEFT_OUT,
+    )
 
 
 def publish(args: argparse.Namespace, schedule: Schedule, transformer) -> None:
@@ -31,12 +44,7 @@ def publish(args: argparse.Namespace, schedule: Schedule, transformer) -> None:
     facts = describe_run(args, schedule, transformer)
     write_model_card(args.output_dir, "run", repo_id=repository_of(args), **facts)
     if args.push_to_hub:
-        HfApi(token=args.hub_token).upload_folder(
-            repo_id=repository_of(args),
-            folder_path=args.output_dir,
-            commit_message="End of training",
-            ignore_patterns=LEFT_OUT,
-        )
+        upload(args, args.output_dir)
 
 
 def describe_run(args: argparse.Namespace, schedule: Schedule, transformer) -> dict:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..data.evaluation_views import EvaluationView, EvaluationViews
 from ..files import append_json_line
-from ..metrics.reconstruction import extract_and_score
+from ..metrics.reconstruction import decoded_field, extract_and_score
 from ..models import ViLearnTransformer3DModel
 from ..pipelines.pipeline_vilearn import ViLearnImageTo3DPipeline
 from ..pipelines.preview import contact_sheet, render_views
@@ -91,12 +91,7 @@ class ValidationSamples:
                 generator=torch.Generator().manual_seed(args.seed),
                 output_type="latent",
             ).meshes
-        keys_values = vae.project_key_value(vae.decode(vae.denormalize_latents(latents)))
-
-        def field(xyz: torch.Tensor) -> torch.Tensor:
-            return vae.query(xyz[None].to(latents.device), keys_values)[0, :, 0].float().cpu()
-
-        mesh, scores = extract_and_score(field, view, vae.config, args.validation_resolution)
+        mesh, scores = extract_and_score(decoded_field(vae, latents), view, vae.config, args.validation_resolution)
         picture = pipeline.image_processor.preprocess(view.image, PICTURE_SIZE)[0]
         blank = Image.new("RGB", (PICTURE_SIZE, PICTURE_SIZE), "white")
         views = [blank] * 4 if mesh is None else render_views(mesh, size=PICTURE_SIZE)
