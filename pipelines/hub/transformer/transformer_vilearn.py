@@ -18,7 +18,7 @@ from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.embeddings import PixArtAlphaTextProjection
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.normalization import AdaLayerNormSingle
-from diffusers.utils import apply_lora_scale
+from diffusers.utils import apply_lora_scale, is_accelerate_available
 
 from diffusers import ModelMixin as ViLearnModelMixin
 
@@ -475,8 +475,11 @@ class ViLearnTransformer3DModel(
     _no_split_modules = ["ViLearnTransformerBlock", "ViLearnSingleTransformerBlock"]  # noqa: RUF012
     _repeated_blocks = ["ViLearnTransformerBlock", "ViLearnSingleTransformerBlock"]  # noqa: RUF012
     _skip_layerwise_casting_patterns = ["adaln_single", "norm"]  # noqa: RUF012
-    # The timestep's path is short, and each of its rounding errors reaches every token of every block.
-    _keep_in_fp32_modules = ["adaln_single", "scale_shift_table", "scale_shift_table_context"]  # noqa: RUF012
+    # The timestep's path is short, and each of its rounding errors reaches every token of every block. diffusers does
+    # not load a model with such a list, in whatever dtype, where accelerate is missing.
+    _keep_in_fp32_modules = (
+        ["adaln_single", "scale_shift_table", "scale_shift_table_context"] if is_accelerate_available() else None
+    )
     _cp_plan = {  # noqa: RUF012
         "": {
             "hidden_states": ContextParallelInput(split_dim=1, expected_dims=3),
