@@ -59,8 +59,8 @@ def test_the_vae_of_a_run_is_pushed(hub, work, tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     files = hub.files("user/shapes")
     assert files.keys() - {".gitattributes"} == {"README.md", "config.json", "diffusion_pytorch_model.safetensors"}
-    for name, content in files.items():
-        assert name == ".gitattributes" or content == (tmp_path / "shapes" / name).read_bytes()
+    for name in ("README.md", "config.json", "diffusion_pytorch_model.safetensors"):
+        assert files[name] == (tmp_path / "shapes" / "vae" / name).read_bytes()
     assert hub.token not in files["README.md"].decode()
 
 

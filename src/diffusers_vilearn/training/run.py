@@ -75,7 +75,10 @@ def start_trackers(accelerator: Accelerator, name: str, args: argparse.Namespace
         values = {key: value for key, value in vars(args).items() if key != "hub_token" and value is not None}
         simple = (bool, int, float, str)
         config = {key: value if isinstance(value, simple) else str(value) for key, value in values.items()}
-        accelerator.init_trackers(name, config=config)
+        # wandb would write into the working folder, and into that of temporary files where it finds none.
+        logging_dir = Path(accelerator.logging_dir)
+        logging_dir.mkdir(parents=True, exist_ok=True)
+        accelerator.init_trackers(name, config=config, init_kwargs={"wandb": {"dir": str(logging_dir)}})
 
 
 class Interruption:
