@@ -161,13 +161,15 @@ def save_result(args, accelerator, transformer, models, ema, schedule: Schedule)
     """Write the pipeline or the LoRA layers, and the card; publish them if that is wanted."""
     if ema is not None:
         ema.copy_to(transformer.parameters())
-    whole = whole_model(accelerator, transformer, ViLearnTransformer3DModel).eval()
+    if args.rank is not None:
+        save_lora(accelerator, transformer, args.output_dir)
+        result = accelerator.unwrap_model(transformer)
+    else:
+        result = whole_model(accelerator, transformer, ViLearnTransformer3DModel).eval()
+        if accelerator.is_main_process:
+            make_pipeline(result, models, schedule.last).save_pretrained(args.output_dir)
     if accelerator.is_main_process:
-        if args.rank is not None:
-            save_lora(whole, args.output_dir)
-        else:
-            make_pipeline(whole, models, schedule.last).save_pretrained(args.output_dir)
-        publish(args, schedule, whole)
+        publish(args, schedule, result)
 
 
 def main(args):

@@ -28,7 +28,11 @@ COMPONENT_LIMITS: dict[str, Limits] = {
 
 
 def load_json_object(load: Callable, path: str | Path, *args, **kwargs):
-    """What `load` (a `load_config` of diffusers) returns, provided that its configuration is a JSON object."""
+    """What `load` (a `load_config` of diffusers) returns, provided that its configuration is a JSON object.
+
+    Raises:
+        `ValueError`: If it is none, or names its class by anything but text, or by [module, class] in an index.
+    """
     try:
         loaded = load(path, *args, **kwargs)
     except RecursionError as error:
@@ -36,7 +40,17 @@ def load_json_object(load: Callable, path: str | Path, *args, **kwargs):
     config = loaded[0] if isinstance(loaded, tuple) else loaded
     if not isinstance(config, dict):
         raise ValueError(f"the configuration in {str(path)!r} must be a JSON object, but is {type(config).__name__}.")
+    class_name = config.get("_class_name", "")
+    if not isinstance(class_name, str) and not _is_pair_of_text(class_name):
+        raise ValueError(
+            f"`_class_name` of the configuration in {str(path)!r} must be a string, or [module, class] where the"
+            f" module comes with it, but is {class_name!r:.50}."
+        )
     return loaded
+
+
+def _is_pair_of_text(value) -> bool:
+    return isinstance(value, (list, tuple)) and [type(one) for one in value] == [str, str]
 
 
 def check_limits(config: dict, limits: Limits) -> None:
@@ -60,7 +74,7 @@ def check_limits(config: dict, limits: Limits) -> None:
 
 
 def check_component_configs(folder: str | Path) -> None:
-    """`check_limits` for the components of a pipeline's folder that other libraries load."""
+    """`check_limits` and `check_shard_indices` for the components of a pipeline's folder that other libraries load."""
     for name, limits in COMPONENT_LIMITS.items():
         path = Path(folder) / name
         if path.is_file():
@@ -69,15 +83,35 @@ def check_component_configs(folder: str | Path) -> None:
                 check_limits(config, limits)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
+            check_shard_indices(path.parent)
 
 
 def check_index(index: dict, components: Iterable[str]) -> None:
     """Raise `ValueError` unless `model_index.json` has a library and a class, or two nulls, for each component."""
     for name in sorted(components):
         entry = index.get(name, [None, None])
-        kinds = [type(one) for one in entry] if isinstance(entry, (list, tuple)) else None
-        if kinds not in ([str, str], [type(None), type(None)]):
+        if not _is_pair_of_text(entry) and entry not in ([None, None], (None, None)):
             raise ValueError(f"`{name}` in model_index.json must be [library, class], but is {entry!r:.50}.")
+
+
+def check_shard_indices(folder: str | Path) -> None:
+    """Raise `ValueError` for an index of shards in `folder` that does not map weights to files beside it."""
+    for path in sorted(Path(folder).glob("*.index*.json")):
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{str(path)!r} is no readable JSON: {error}") from error
+        if not isinstance(index, dict):
+            raise ValueError(f"{str(path)!r} must be a JSON object, but is {type(index).__name__}.")
+        for name in ("metadata", "weight_map"):
+            if not isinstance(index.get(name), dict):
+                raise ValueError(f"`{name}` in {str(path)!r} must be a JSON object, but is {index.get(name)!r:.50}.")
+        for weight, file in index["weight_map"].items():
+            if not isinstance(file, str) or not file or Path(file).name != file:
+                raise ValueError(
+                    f"`{weight}` in the `weight_map` of {str(path)!r} must be the name of a file beside it, without a"
+                    f" path separator, but is {file!r:.50}."
+                )
 
 
 def check_weights(paths: Iterable[str | Path]) -> None:

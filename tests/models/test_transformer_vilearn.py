@@ -342,6 +342,34 @@ def test_neighbouring_timesteps_differ_in_bfloat16(inputs):
     assert not torch.equal(*outputs)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_timestep_stays_in_float32(dtype, tmp_path, inputs):
+    """Of weights loaded in half precision, the shared timestep block and every table are the saved ones."""
+    model = build("va_rope_lpe")
+    model.save_pretrained(tmp_path)
+    loaded = ViLearnTransformer3DModel.from_pretrained(tmp_path, torch_dtype=dtype)
+    assert loaded.dtype == dtype
+    kept = {name for name, parameter in loaded.named_parameters() if parameter.dtype == torch.float32}
+    assert kept == {name for name in model.state_dict() if "adaln_single" in name or "scale_shift_table" in name}
+
+    embedded = []
+    for one in (model, loaded):
+        one.adaln_single.register_forward_hook(lambda module, args, output: embedded.append(output))
+    half = {name: x.to(dtype) if name.endswith("hidden_states") else x for name, x in inputs.items()}
+    expected, output = run(model, inputs), run(loaded, half)
+    assert all(torch.equal(one, other) for one, other in zip(*embedded, strict=True))
+    assert output.dtype == dtype
+    assert (output.float() - expected).norm() < 0.05 * expected.norm()
+
+
+def test_modulation_is_rounded_once():
+    table = torch.full((1, 1), 1.0)
+    temb = torch.full((1, 6, 1), 2**-8 + 2**-12)  # bfloat16 makes 2**-8 of it, and then 1 of the sum, a tie
+    (modulation,) = transformer_vilearn._modulation(table, temb, torch.bfloat16)
+    assert modulation.dtype == torch.bfloat16
+    assert modulation.item() == 1 + 2**-7
+
+
 @pytest.mark.parametrize("encoding", VISIBILITY_ENCODINGS)
 def test_nothing_is_computed_in_float64(encoding, inputs):
     seen = []
@@ -393,7 +421,7 @@ def test_half_precision_shards(tmp_path):
     assert len(list(tmp_path.glob("*-of-*.safetensors"))) > 1
     again = ViLearnTransformer3DModel.from_pretrained(tmp_path, variant="fp16", torch_dtype=torch.float16)
     for name, value in model.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
+        assert torch.equal(value, again.state_dict()[name].to(value.dtype)), name
 
 
 def test_lora(tmp_path, inputs):

@@ -48,15 +48,18 @@ def text(name: str, content: str):
     return lambda folder: (folder / name).write_text(content)
 
 
-def shards(weight_map):
-    """The weights of the VAE by way of an index."""
+def sharded(index: str, weights: str = f"vae/{WEIGHTS}"):
+    """Weights by way of an index."""
 
     def change(folder: Path):
-        (folder / "vae" / WEIGHTS).rename(folder / "vae" / "whole.safetensors")
-        index = {"metadata": {}, "weight_map": weight_map}
-        (folder / "vae" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+        (folder / weights).rename((folder / weights).with_name("whole.safetensors"))
+        (folder / f"{weights}.index.json").write_text(index)
 
     return change
+
+
+def shards(weight_map, **kwargs):
+    return sharded(json.dumps({"metadata": {}, "weight_map": weight_map}), **kwargs)
 
 
 def content(change_bytes):
@@ -124,6 +127,7 @@ def any_pipeline(folder):
 VAE, TRANSFORMER, INDEX = "vae/config.json", "transformer/config.json", "model_index.json"
 ENCODER, SCHEDULER = "image_encoder/config.json", "scheduler/scheduler_config.json"
 PREPROCESSOR = "feature_extractor/preprocessor_config.json"
+ENCODER_WEIGHTS = "image_encoder/model.safetensors"
 # name -> how the checkpoint is changed, how it is loaded, what the error says
 SIZES = {
     "width": (configuration(VAE, decoder_width=10**9), vae, r"`decoder_width` is 1000000000; .* \[1, 8192\]"),
@@ -158,12 +162,34 @@ OTHERS = {
         pipeline,
         r"`vae` in model_index.json must be \[library, class\]",
     ),
+    "class of a list": (configuration(VAE, _class_name=[]), vae, r"`_class_name` .*/vae' must be a string.* is \[\]"),
+    "class of an object": (configuration(TRANSFORMER, _class_name={"a": 1}), transformer, "`_class_name` .* must be"),
+    "class in the index": (configuration(INDEX, _class_name=["a"]), pipeline, r"`_class_name` .* but is \['a'\]"),
+    "class of the scheduler": (configuration(SCHEDULER, _class_name=[1, 2]), pipeline, r"`_class_name` .*\[1, 2\]"),
     "a function": (configuration(INDEX, vae=["os", "system"]), pipeline, "any of the loading methods"),
     "a process": (configuration(INDEX, vae=["subprocess", "Popen"]), any_pipeline, "any of the loading methods"),
     "a module to import": (configuration(INDEX, vae=["antigravity", "x"]), pipeline, "has not been imported"),
     "a function as pipeline": (configuration(INDEX, _class_name="eval"), any_pipeline, "no attribute eval"),
     "shard elsewhere": (shards({"post_quant.weight": "../../../etc/passwd"}), vae, "contains a path separator"),
     "shard anywhere": (shards({"post_quant.weight": "/etc/passwd"}), vae, "contains a path separator"),
+    "shard without a name": (shards({"post_quant.weight": 3}), vae, "without a path separator, but is 3"),
+    "shard of shards": (shards({"post_quant.weight": ["a"]}), vae, r"without a path separator, but is \['a'\]"),
+    "shards in a list": (shards(["a"]), vae, r"`weight_map` in '.*index.json' must be a JSON object, but is \['a'\]"),
+    "shards of nothing": (sharded("{}"), vae, "`metadata` in '.*index.json' must be a JSON object, but is None"),
+    "list of shards": (sharded("[]"), vae, "index.json' must be a JSON object, but is list"),
+    "list of shards, any pipeline": (sharded("[]"), any_pipeline, "index.json' must be a JSON object, but is list"),
+    "shards, no JSON": (sharded("{"), vae, "index.json' is no readable JSON: Expecting"),
+    "shards, nested": (sharded('{"a":' * 100_000), vae, "index.json' is no readable JSON: maximum recursion"),
+    "shards of the encoder": (
+        sharded("[]", ENCODER_WEIGHTS),
+        pipeline,
+        "index.json' must be a JSON object, but is list",
+    ),
+    "shard of the encoder elsewhere": (
+        shards({"layernorm.weight": "../vae/config.json"}, weights=ENCODER_WEIGHTS),
+        pipeline,
+        "without a path separator, but is '../vae/config.json'",
+    ),
     "shard missing": (shards({"post_quant.weight": "b.safetensors"}), vae, "does not appear to have a file named"),
     "truncated": (content(lambda data: data[: len(data) // 2]), vae, "Unable to load"),
     "empty": (content(lambda data: b""), vae, "Unable to load"),

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import runpy
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,13 +78,28 @@ class ScriptProcess:
         return self.process.exitcode
 
 
-def run_in_two(script: str, *arguments, log_dir: Path) -> None:
-    """A training script in two processes that share its steps (gloo)."""
+def _free_port() -> str:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
+        return str(server.getsockname()[1])
+
+
+def launch_fsdp2(script: str, *arguments) -> str:
+    """What a training script prints when `accelerate launch` runs it with the shipped configuration of FSDP2, in two
+    processes on the CPU."""
+    config = ("--config_file", TRAINING / "accelerate_configs" / "fsdp2.yaml", "--num_machines", 1)
+    processes = ("--num_processes", 2, "--mixed_precision", "no", "--main_process_port", _free_port())
+    words = (*config, *processes, Path(__file__).with_name("fsdp2_on_cpu.py"), TRAINING / script, *arguments)
+    command = [sys.executable, "-m", "accelerate.commands.launch", *map(str, words)]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert result.returncode == 0, result.stderr[-5000:]
+    return result.stdout
+
+
+def run_in_two(script: str, *arguments, log_dir: Path) -> None:
+    """A training script in two processes that share its steps (gloo)."""
     common = {
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port(), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
         "ACCELERATE_USE_CPU": "true",
     }
     log_dir.mkdir(parents=True, exist_ok=True)

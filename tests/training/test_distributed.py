@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two processes do what one does with the same global batch; they share the rows and none sees one of the other's."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
-from script_process import TRAINING, run_in_two
-from test_train_vilearn import SCRIPT, arguments, losses, train, weights
+from safetensors.torch import load_file
+from script_process import TRAINING, launch_fsdp2, run_in_two
+from test_train_vilearn import SCRIPT, arguments, losses, same_weights, start, train, weights
 from torch.utils.data import BatchSampler
 
+from diffusers_vilearn import ViLearnImageTo3DPipeline
 from diffusers_vilearn.models import ViLearnTransformer3DModel
 from diffusers_vilearn.training.checkpoints import list_checkpoints
 from diffusers_vilearn.training.stream import BatchesOfRank, GroupedStream, ShuffledStream
@@ -42,9 +45,42 @@ def test_two_processes_make_the_losses_of_one(work, alone, tmp_path):
     assert len(list((tmp_path / "two" / "samples").glob("*.png"))) == 2
 
 
+def test_fsdp2_makes_the_losses_of_one_process_and_resumes_exactly(work, alone, tmp_path):
+    words = arguments(work, tmp_path / "sharded", *OPTIONS, "--train_batch_size", 2)
+    launch_fsdp2(SCRIPT, *words)
+    np.testing.assert_allclose(losses(tmp_path / "sharded"), losses(alone), atol=1e-5)
+    ViLearnImageTo3DPipeline.from_pretrained(tmp_path / "sharded")
+
+    shutil.copytree(tmp_path / "sharded" / "checkpoint-3", tmp_path / "resumed" / "checkpoint-3")
+    words = arguments(work, tmp_path / "resumed", *OPTIONS, "--train_batch_size", 2)
+    assert "Resumed from" in launch_fsdp2(SCRIPT, *words, "--resume_from_checkpoint", "latest")
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "sharded")[3:]
+    for folder in ("transformer", "checkpoint-6/transformer"):
+        assert same_weights(tmp_path / "resumed" / folder, tmp_path / "sharded" / "transformer")
+
+
+@pytest.mark.slow
+def test_fsdp2_trains_lora_layers(work, alone, tmp_path):
+    data = ("--dataset_name", work / "data", "--pretrained_model_name_or_path", alone, "--rank", 2)
+    options = (*data, "--max_train_steps", 2, "--checkpointing_steps", 1, "--logging_steps", 1, "--lr_warmup_steps", 0)
+    train_alone = start(tmp_path / "one", [*options, "--output_dir", tmp_path / "one", "--train_batch_size", 4])
+    assert train_alone.wait() == 0, train_alone.output[-3000:]
+    launch_fsdp2(SCRIPT, *options, "--output_dir", tmp_path / "two", "--train_batch_size", 2)
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), atol=1e-5)
+    for folder in ("", "checkpoint-1"):
+        two, one = (
+            load_file(tmp_path / name / folder / "pytorch_lora_weights.safetensors") for name in ("two", "one")
+        )
+        assert two.keys() == one.keys()
+        assert all(torch.isfinite(value).all() for value in two.values())
+    ViLearnImageTo3DPipeline.from_pretrained(alone).load_lora_weights(tmp_path / "two")
+
+
 def test_accumulated_gradients_make_the_losses_of_one_batch(work, alone, tmp_path):
-    options = (*OPTIONS, "--train_batch_size", 2, "--gradient_accumulation_steps", 2, "--use_ema")
-    train(work, tmp_path / "accumulated", *options)
+    words = arguments(work, tmp_path / "accumulated", *OPTIONS, "--gradient_accumulation_steps", 2, "--use_ema")
+    # what `accelerate launch` makes of the shipped configurations of DeepSpeed
+    process = start(tmp_path / "accumulated", words, environment={"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "auto"})
+    assert process.wait() == 0, process.output[-3000:]
     np.testing.assert_allclose(losses(tmp_path / "accumulated"), losses(alone), atol=1e-5)
 
 
@@ -64,8 +100,8 @@ def test_processes_share_row_groups_and_resume_in_the_middle():
     firsts = np.cumsum(sizes) - sizes
     for rank in range(2):
         whole = list(GroupedStream(sizes, 0, rank, 2, 0, 60, window=2))
-        for start in (0, 7, 23, 59):
-            assert list(GroupedStream(sizes, 0, rank, 2, start, 60, window=2)) == whole[start:]
+        for position in (0, 7, 23, 59):
+            assert list(GroupedStream(sizes, 0, rank, 2, position, 60, window=2)) == whole[position:]
         first = [index for epoch, index in whole if epoch == 0]
         assert len(first) == len(set(first))
         length[rank] = len(first)

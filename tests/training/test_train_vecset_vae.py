@@ -1,20 +1,16 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The VAE's trainer as a process: every option, exact resumption, finetuning, refusals, publishing."""
+"""The VAE's trainer as a process: every option, exact resumption, finetuning, refusals."""
 
 import json
-import runpy
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from conftest import VAE
-from huggingface_hub import HfApi, RepoUrl
 from safetensors.torch import load_file
-from script_process import TRAINING, ScriptProcess, run_in_two
+from script_process import ScriptProcess, run_in_two
 
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.preparation import PreparationOptions
@@ -150,42 +146,6 @@ def test_a_dataset_whose_field_ends_too_near_is_refused(work):
     check_margin(shapes, PreparationOptions.margin)
     with pytest.raises(ValueError, match=r"margin of about 0\.2\d*, less than the `truncation` of the VAE, 0\.3"):
         check_margin(shapes, 0.3)
-
-
-def run_here(arguments: list, monkeypatch) -> None:
-    """The script in this process, where its calls of the Hub can be caught."""
-    monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, arguments)])
-    try:
-        with torch.random.fork_rng():
-            runpy.run_path(str(TRAINING / SCRIPT), run_name="__main__")
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def test_the_result_is_pushed_and_a_refused_repository_costs_no_step(work, tmp_path, monkeypatch):
-    calls = []
-
-    def create_repo(self, repo_id, **options):
-        calls.append(("create_repo", repo_id, self.token))
-        return RepoUrl(f"https://huggingface.co/me/{repo_id}")
-
-    def upload_folder(self, repo_id, folder_path, **options):
-        calls.append(("upload_folder", repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
-
-    monkeypatch.setattr(HfApi, "create_repo", create_repo)
-    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
-    options = ("--vae_config", work / "vae" / "config.json", "--push_to_hub", "--hub_token", "hf_secret")
-    run_here(arguments(work, tmp_path / "shapes", 1, *options), monkeypatch)
-    files = ["README.md", "config.json", "diffusion_pytorch_model.safetensors"]
-    assert calls == [("create_repo", "shapes", "hf_secret"), ("upload_folder", "me/shapes", files)]
-
-    def refuse(self, repo_id, **options):
-        raise PermissionError("no")
-
-    monkeypatch.setattr(HfApi, "create_repo", refuse)
-    with pytest.raises(PermissionError):
-        run_here(arguments(work, tmp_path / "refused", 1, *options), monkeypatch)
-    assert not (tmp_path / "refused" / "train_log.jsonl").exists()
 
 
 def test_the_number_of_tokens_is_a_pure_function_of_seed_and_step():

@@ -18,7 +18,7 @@ from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.embeddings import PixArtAlphaTextProjection
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.normalization import AdaLayerNormSingle
-from diffusers.utils import apply_lora_scale
+from diffusers.utils import apply_lora_scale, is_accelerate_available
 
 from diffusers import ModelMixin as ViLearnModelMixin
 
@@ -44,10 +44,14 @@ def _apply_rotary_emb(x: torch.Tensor, rotary_emb: tuple[torch.Tensor, torch.Ten
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 
-def _modulation(scale_shift_table: torch.Tensor, temb: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """adaLN-single: a block's own (k, dim) table plus the first k rows of the shared (batch, 6, dim) `temb`."""
+def _modulation(scale_shift_table: torch.Tensor, temb: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """adaLN-single: a block's own (k, dim) table plus the first k rows of the shared (batch, 6, dim) `temb`.
+
+    The sum is taken in float32 and rounded once, to `dtype`.
+    """
     num_rows = scale_shift_table.shape[0]
-    return (scale_shift_table.to(temb.dtype) + temb[:, :num_rows]).chunk(num_rows, dim=1)
+    modulation = scale_shift_table.float() + temb[:, :num_rows].float()
+    return modulation.to(dtype).chunk(num_rows, dim=1)
 
 
 def _scale_shift(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -316,8 +320,12 @@ class ViLearnTransformerBlock(nn.Module):
         additive_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = _modulation(self.scale_shift_table, temb)
-        shift_context, scale_context, *context = _modulation(self.scale_shift_table_context, temb)
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = _modulation(
+            self.scale_shift_table, temb, hidden_states.dtype
+        )
+        shift_context, scale_context, *context = _modulation(
+            self.scale_shift_table_context, temb, encoder_hidden_states.dtype
+        )
 
         attn_output = self.attn(
             _scale_shift(self.norm1(hidden_states), scale, shift),
@@ -374,7 +382,9 @@ class ViLearnSingleTransformerBlock(nn.Module):
         temb: torch.Tensor,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = _modulation(self.scale_shift_table, temb)
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = _modulation(
+            self.scale_shift_table, temb, hidden_states.dtype
+        )
         attn_output = self.attn(_scale_shift(self.norm1(hidden_states), scale, shift), **(attention_kwargs or {}))
         hidden_states = torch.addcmul(hidden_states, gate, attn_output)
         norm_hidden_states = _scale_shift(self.norm2(hidden_states), scale_mlp, shift_mlp)
@@ -391,7 +401,8 @@ class ViLearnAdaLayerNormOut(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(2, dim) / dim**0.5)
 
     def forward(self, hidden_states: torch.Tensor, embedded_timestep: torch.Tensor) -> torch.Tensor:
-        shift, scale = _modulation(self.scale_shift_table, embedded_timestep[:, None].expand(-1, 2, -1))
+        temb = embedded_timestep[:, None].expand(-1, 2, -1)
+        shift, scale = _modulation(self.scale_shift_table, temb, hidden_states.dtype)
         return _scale_shift(self.norm(hidden_states), scale, shift)
 
 
@@ -464,6 +475,11 @@ class ViLearnTransformer3DModel(
     _no_split_modules = ["ViLearnTransformerBlock", "ViLearnSingleTransformerBlock"]  # noqa: RUF012
     _repeated_blocks = ["ViLearnTransformerBlock", "ViLearnSingleTransformerBlock"]  # noqa: RUF012
     _skip_layerwise_casting_patterns = ["adaln_single", "norm"]  # noqa: RUF012
+    # The timestep's path is short, and each of its rounding errors reaches every token of every block. diffusers does
+    # not load a model with such a list, in whatever dtype, where accelerate is missing.
+    _keep_in_fp32_modules = (
+        ["adaln_single", "scale_shift_table", "scale_shift_table_context"] if is_accelerate_available() else None
+    )
     _cp_plan = {  # noqa: RUF012
         "": {
             "hidden_states": ContextParallelInput(split_dim=1, expected_dims=3),
@@ -628,7 +644,9 @@ class ViLearnTransformer3DModel(
         hidden_states = self.x_embedder(hidden_states)
         encoder_hidden_states = self.context_embedder(encoder_hidden_states)
         # The sinusoids are computed in float32: bfloat16 cannot tell 999 from 1000.
-        temb, embedded_timestep = self.adaln_single(timestep.float(), hidden_dtype=hidden_states.dtype)
+        temb, embedded_timestep = self.adaln_single(
+            timestep.float(), hidden_dtype=self.adaln_single.linear.weight.dtype
+        )
         temb = temb.unflatten(-1, (6, -1))
 
         for block in self.transformer_blocks:

@@ -209,8 +209,7 @@ def save_lora_by_name(accelerator: Accelerator) -> None:
 
     def save(models: list, weights: list, folder: str) -> None:
         for index in reversed(range(len(models))):
-            if accelerator.is_main_process:
-                save_lora(accelerator.unwrap_model(models[index]), folder)
+            save_lora(accelerator, models[index], folder)
             if weights:
                 weights.pop(index)
 
@@ -225,10 +224,14 @@ def save_lora_by_name(accelerator: Accelerator) -> None:
     accelerator.register_load_state_pre_hook(load)
 
 
-def save_lora(transformer: ModelMixin, folder: str | Path) -> None:
-    """Write the LoRA layers of a transformer as `pytorch_lora_weights.safetensors`."""
-    ViLearnImageTo3DPipeline.save_lora_weights(
-        folder,
-        transformer_lora_layers=get_peft_model_state_dict(transformer),
-        transformer_lora_adapter_metadata=transformer.peft_config["default"].to_dict(),
-    )
+def save_lora(accelerator: Accelerator, model: torch.nn.Module, folder: str | Path) -> None:
+    """Write the LoRA layers of a prepared transformer as `pytorch_lora_weights.safetensors`; where weights are sharded
+    they are gathered on the CPU, and all processes must call this."""
+    plain = accelerator.unwrap_model(model)
+    state = accelerator.get_state_dict(model) if is_sharded(accelerator) else plain.state_dict()
+    if accelerator.is_main_process:
+        ViLearnImageTo3DPipeline.save_lora_weights(
+            folder,
+            transformer_lora_layers=get_peft_model_state_dict(plain, state_dict=state),
+            transformer_lora_adapter_metadata=plain.peft_config["default"].to_dict(),
+        )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, ProjectConfiguration, set_seed
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 
 from ..files import drop_json_lines
@@ -23,7 +23,8 @@ def start_accelerator(args: argparse.Namespace) -> Accelerator:
     output_dir.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        # as a plugin: of the environment, where DeepSpeed's configuration has "auto", accelerate would read a number
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=args.gradient_accumulation_steps),
         log_with=None if args.report_to == "none" else args.report_to,
         project_config=ProjectConfiguration(project_dir=output_dir, logging_dir=output_dir / args.logging_dir),
     )
@@ -75,7 +76,10 @@ def start_trackers(accelerator: Accelerator, name: str, args: argparse.Namespace
         values = {key: value for key, value in vars(args).items() if key != "hub_token" and value is not None}
         simple = (bool, int, float, str)
         config = {key: value if isinstance(value, simple) else str(value) for key, value in values.items()}
-        accelerator.init_trackers(name, config=config)
+        # wandb would write into the working folder, and into that of temporary files where it finds none.
+        logging_dir = Path(accelerator.logging_dir)
+        logging_dir.mkdir(parents=True, exist_ok=True)
+        accelerator.init_trackers(name, config=config, init_kwargs={"wandb": {"dir": str(logging_dir)}})
 
 
 class Interruption:

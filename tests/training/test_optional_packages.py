@@ -1,0 +1,58 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What `--use_8bit_adam` and `--report_to` need is asked of nobody; where it is installed, it works."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+import torch
+from test_train_vilearn import arguments, same_weights, start
+from torch.utils._pytree import tree_leaves
+
+WITH_SAMPLES = (
+    *("--max_train_steps", 2, "--checkpointing_steps", 2, "--validation_steps", 2, "--num_validation_images", 1),
+    *("--validation_inference_steps", 1, "--validation_resolution", 16),
+)
+
+
+def run(work: Path, output_dir: Path, *more, **environment: str) -> None:
+    process = start(output_dir, arguments(work, output_dir, *more), environment=environment)
+    assert process.wait() == 0, process.output[-3000:]
+
+
+def test_wandb_offline(work, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run(work, tmp_path / "run", *WITH_SAMPLES, "--report_to", "wandb", WANDB_MODE="offline")
+    (folder,) = (tmp_path / "run" / "logs" / "wandb").glob("offline-run-*")
+    assert list(folder.glob("*.wandb")) and list(folder.glob("files/media/images/samples_*.png"))
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_trackio(work, tmp_path):
+    pytest.importorskip("trackio")
+    run(work, tmp_path / "run", *WITH_SAMPLES, "--report_to", "trackio", TRACKIO_DIR=str(tmp_path / "trackio"))
+    with sqlite3.connect(tmp_path / "trackio" / "train_vilearn.db") as database:
+        logged = [json.loads(metrics) for (metrics,) in database.execute("SELECT metrics FROM metrics")]
+    assert {"train/loss", "validation/loss", "samples/iou", "samples"} <= {name for one in logged for name in one}
+    assert len(list((tmp_path / "trackio" / "media").rglob("*.png"))) == 1
+
+
+def test_8bit_adam_resumes_exactly(work, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    # tensors of fewer than 4096 elements keep states of 32 bits
+    (tmp_path / "wide.json").write_text(
+        json.dumps({"num_layers": 1, "num_attention_heads": 4, "attention_head_dim": 16})
+    )
+    options = ("--use_8bit_adam", "--transformer_config", tmp_path / "wide.json", "--checkpointing_steps", 2)
+    run(work, tmp_path / "whole", *options, "--max_train_steps", 4)
+    state = torch.load(tmp_path / "whole" / "checkpoint-4" / "optimizer.bin", weights_only=True)["state"]
+    assert torch.uint8 in {leaf.dtype for leaf in tree_leaves(state) if torch.is_tensor(leaf)}
+
+    (tmp_path / "resumed").mkdir()
+    (tmp_path / "whole" / "checkpoint-2").rename(tmp_path / "resumed" / "checkpoint-2")
+    run(work, tmp_path / "resumed", *options, "--max_train_steps", 4, "--resume_from_checkpoint", "latest")
+    assert same_weights(tmp_path / "resumed" / "transformer", tmp_path / "whole" / "transformer")
