@@ -88,6 +88,12 @@ def parse_args():
         help="Of the noise schedule, here and in the scheduler; with stages that of the first, then growing with the"
         " square root of the number of tokens.",
     )
+    objective.add_argument(
+        "--stochastic_sampling",
+        action="store_true",
+        help="Of the pipeline's scheduler: each step of inference draws new noise, which forgives the errors of the"
+        " steps before. For models that are precise, such as of few objects learned by heart.",
+    )
 
     average = parser.add_argument_group("the average of the weights")
     average.add_argument("--use_ema", action="store_true")
@@ -167,7 +173,7 @@ def save_result(args, accelerator, transformer, models, ema, schedule: Schedule)
     else:
         result = whole_model(accelerator, transformer, ViLearnTransformer3DModel).eval()
         if accelerator.is_main_process:
-            make_pipeline(result, models, schedule.last).save_pretrained(args.output_dir)
+            make_pipeline(args, result, models, schedule.last).save_pretrained(args.output_dir)
     if accelerator.is_main_process:
         publish(args, schedule, result)
 

@@ -82,6 +82,7 @@ def staged(work) -> tuple[Path, Path]:
                 "mask_dropout": 0.3,
                 "checkpointing_steps": 2,
                 "timestep_shift": 2.0,
+                "stochastic_sampling": True,
             }
         )
     )
@@ -92,11 +93,12 @@ def staged(work) -> tuple[Path, Path]:
     return config, output_dir
 
 
-def test_stages_change_tokens_batch_and_shift(staged):
+def test_stages_change_tokens_batch_and_shift_and_the_scheduler_keeps_the_options(staged):
     _, output_dir = staged
     pipeline = ViLearnImageTo3DPipeline.from_pretrained(output_dir)
     assert pipeline.vae.config.num_tokens == 8
     assert pipeline.scheduler.config.shift == pytest.approx(2.0 * 2**0.5)
+    assert pipeline.scheduler.config.stochastic_sampling
     progress = json.loads((output_dir / "checkpoint-8" / "progress.json").read_text())
     assert progress == {"step": 8, "position": 5 * 4 + 3 * 2}
     card = (output_dir / "README.md").read_text()

@@ -26,14 +26,14 @@ PICTURE_SIZE = 192
 
 
 def make_pipeline(
-    transformer: ViLearnTransformer3DModel, models: FrozenModels, stage: Stage
+    args: argparse.Namespace, transformer: ViLearnTransformer3DModel, models: FrozenModels, stage: Stage
 ) -> ViLearnImageTo3DPipeline:
-    """The pipeline of a run at a stage: its number of tokens, its image size and its timestep shift."""
+    """The pipeline of a run at a stage: its number of tokens, its image size, its timestep shift and its sampling."""
     models.vae.register_to_config(num_tokens=stage.num_tokens)
     return ViLearnImageTo3DPipeline(
         vae=models.vae,
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=stage.shift),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=stage.shift, stochastic_sampling=args.stochastic_sampling),
         image_encoder=models.image_encoder,
         feature_extractor=models.image_processor(stage.image_size),
     )
@@ -67,7 +67,7 @@ class ValidationSamples:
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
         # Every process takes equally many, since sharded models need all of them: the last ones may come twice.
         rounds = math.ceil(self.count / world_size)
-        pipeline = make_pipeline(transformer, self.models, stage)
+        pipeline = make_pipeline(self.args, transformer, self.models, stage)
         pipeline.set_progress_bar_config(disable=True)
         mine = []
         for number in range(rounds):
