@@ -8,10 +8,12 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from ..geometry.cameras import Camera
 from .field_samples import cover_cube, move_field
 from .frames import object_to_frame, transform_cloud
 from .loading import load_table
 from .preparation import object_rng
+from .visible_surface import seen_by_view
 
 
 @dataclass
@@ -21,7 +23,9 @@ class EvaluationView:
     Args:
         uid (`str`), view (`int`): which view of which object.
         image (`PIL.Image.Image`): RGBA.
+        azimuth (`float`): of the condition camera, degrees.
         surface (`np.ndarray`): (points, 6) true surface samples, xyz and normal.
+        seen (`np.ndarray`): (points,) bool, whether the condition view sees them, see `seen_by_view`.
         xyz (`np.ndarray`): (queries, 3) uniform in the cube of half-side `bounds`.
         inside (`np.ndarray`): (queries,) bool, whether they lie inside the true solid.
     """
@@ -29,7 +33,9 @@ class EvaluationView:
     uid: str
     view: int
     image: Image.Image
+    azimuth: float
     surface: np.ndarray
+    seen: np.ndarray
     xyz: np.ndarray
     inside: np.ndarray
 
@@ -53,6 +59,7 @@ class EvaluationViews:
         self.views = load_table(dataset, "views", split)
         kept = np.flatnonzero(np.array(self.views["view"]) < views_per_object)
         self.views = self.views.select(kept)
+        self.views = self.views.with_format("numpy", ["camera_to_world", "visible_points"], output_all_columns=True)
         shapes = load_table(dataset, "shapes", split)
         self.row_of = {uid: row for row, uid in enumerate(shapes["uid"])}
         self.shapes: datasets.Dataset = shapes.with_format("numpy", ["surface", "field_volume", "field_box"])
@@ -63,17 +70,20 @@ class EvaluationViews:
         return len(self.views)
 
     def __getitem__(self, index: int) -> EvaluationView:
-        view = self.views[index]
+        view = self.views[int(index)]
         shape = self.shapes[self.row_of[view["uid"]]]
         similarity = object_to_frame(self.frame, shape["surface"][:, :3], view["azimuth"])
         rng = object_rng(view["uid"], f"evaluation/{view['view']}")
         volume = move_field(similarity, shape["field_volume"])
         volume = cover_cube(similarity, shape["field_box"], volume, self.bounds, rng)
+        camera = Camera(view["camera_to_world"], view["vertical_fov"], view["orthographic_height"])
         return EvaluationView(
             uid=view["uid"],
             view=view["view"],
             image=view["image"],
+            azimuth=view["azimuth"],
             surface=transform_cloud(similarity, shape["surface"]),
+            seen=seen_by_view(shape["surface"], view["visible_points"], camera),
             xyz=volume[:, :3].astype(np.float32),
             inside=volume[:, 3] > 0,
         )
