@@ -23,7 +23,8 @@ class EvaluationView:
     Args:
         uid (`str`), view (`int`): which view of which object.
         image (`PIL.Image.Image`): RGBA.
-        azimuth (`float`): of the condition camera, degrees.
+        camera (`Camera`): that the image was taken with, in the object frame.
+        similarity (`np.ndarray`): (4, 4), from the object frame to that of the model.
         surface (`np.ndarray`): (points, 6) true surface samples, xyz and normal.
         seen (`np.ndarray`): (points,) bool, whether the condition view sees them, see `seen_by_view`.
         xyz (`np.ndarray`): (queries, 3) uniform in the cube of half-side `bounds`.
@@ -33,7 +34,8 @@ class EvaluationView:
     uid: str
     view: int
     image: Image.Image
-    azimuth: float
+    camera: Camera
+    similarity: np.ndarray
     surface: np.ndarray
     seen: np.ndarray
     xyz: np.ndarray
@@ -53,6 +55,9 @@ class EvaluationViews:
         frame (`str`): of the model.
         bounds (`float`): half-side of the cube in which volumes are compared.
         views_per_object (`int`): taken from each object.
+
+    Attributes:
+        keys: uid and number of every view.
     """
 
     def __init__(self, dataset: str, split: str, *, frame: str, bounds: float, views_per_object: int = 1):
@@ -60,6 +65,7 @@ class EvaluationViews:
         kept = np.flatnonzero(np.array(self.views["view"]) < views_per_object)
         self.views = self.views.select(kept)
         self.views = self.views.with_format("numpy", ["camera_to_world", "visible_points"], output_all_columns=True)
+        self.keys: list[tuple[str, int]] = list(zip(self.views["uid"], (int(view) for view in self.views["view"])))
         shapes = load_table(dataset, "shapes", split)
         self.row_of = {uid: row for row, uid in enumerate(shapes["uid"])}
         self.shapes: datasets.Dataset = shapes.with_format("numpy", ["surface", "field_volume", "field_box"])
@@ -81,7 +87,8 @@ class EvaluationViews:
             uid=view["uid"],
             view=view["view"],
             image=view["image"],
-            azimuth=view["azimuth"],
+            camera=camera,
+            similarity=similarity,
             surface=transform_cloud(similarity, shape["surface"]),
             seen=seen_by_view(shape["surface"], view["visible_points"], camera),
             xyz=volume[:, :3].astype(np.float32),
