@@ -97,6 +97,8 @@ def test_two_processes_share_the_views_and_find_the_scores_of_one(work, checkpoi
     for method in ("generation", "reconstruction"):
         ours, theirs = (read_scores(folder / f"{method}.jsonl") for folder in (tmp_path / "two", alone))
         assert ours.keys() == theirs.keys()
+        # Joined from parts they are in order: one process alone keeps the order of the table.
+        assert list(ours) == sorted(ours) != list(theirs)
         for key, row in theirs.items():
             assert ours[key] == pytest.approx(row, abs=1e-6), key
     assert not list((tmp_path / "two").glob("*rank-*[0-9]")), "parts are joined"
