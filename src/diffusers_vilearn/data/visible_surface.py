@@ -13,8 +13,8 @@ def seen_by_view(surface: np.ndarray, visible_points: np.ndarray, camera: Camera
     """Whether a view sees each of some surface samples: they face the camera, and a visible point is near.
 
     The stored surface is that of the solid, up to a thin shell away from the mesh that the view was rendered from:
-    hence a radius, not a test of depth. Against ray casting on ten held-out objects of eight sources (samples at 1,024
-    pixels, 2,048 visible points) 90% of the samples get the right answer.
+    hence a radius, not a test of depth. Against ray casting of the solid 90% of the samples get the right answer (ten
+    held-out objects with 2,048 visible points, 85% to 96%).
 
     Args:
         surface (`np.ndarray`): (points, 6) xyz and unit normal, in the object frame.
