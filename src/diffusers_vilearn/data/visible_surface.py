@@ -14,8 +14,8 @@ def seen_by_view(surface: np.ndarray, visible_points: np.ndarray, camera: Camera
 
     The stored surface is that of the solid, up to a thin shell away from the mesh that the view was rendered from:
     hence a radius, not a test of depth. Against ray casting of the solid 91% of the samples get the right answer (ten
-    held-out objects with 2,048 visible points, 85% to 96%); `anchors_in_view`, which knows no normals, takes both sides
-    of thin things for seen (83%), and its radius of three spacings loses slanted surfaces even with them (89%).
+    held-out objects with 2,048 visible points, 85% to 96%); `anchors_in_view`, which knows no normals, takes both
+    sides of thin things for seen (83%), and its radius of three spacings loses slanted surfaces (89% with normals).
 
     Args:
         surface (`np.ndarray`): (points, 6) xyz and unit normal, in the object frame.
