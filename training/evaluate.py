@@ -187,10 +187,13 @@ def finish_method(file: ScoreFile, label: str, scorers: list, args) -> None:
 def draw_sheet(path: Path, scores, views, pipeline, method: str, args) -> None:
     """Input beside four sides of the mesh, for the best, the median and the worst shapes."""
     rank_by = args.rank_by or f"f_score@{args.f_score_thresholds[-1]}"
+    row_of = {key: row for row, key in enumerate(views.keys)}
+    # There may be scores of more views than were asked for this time.
+    scores = {key: row for key, row in scores.items() if key in row_of}
     rows, labels = [], []
     for place, keys in best_median_worst(scores, rank_by, args.sheet_rows).items():
         for key in keys:
-            view = views[views.keys.index(key)]
+            view = views[row_of[key]]
             mesh, _ = make_shape(pipeline, view, method, args)
             blank = Image.new("RGB", (SHEET_PICTURE, SHEET_PICTURE), "white")
             sides = [blank] * 4 if mesh is None else render_views(mesh, size=SHEET_PICTURE)

@@ -113,6 +113,9 @@ def test_an_interrupted_evaluation_goes_on_and_other_settings_are_refused(work, 
     (alone / "generation.jsonl.rank-1").write_text(lines[5])
     evaluate(alone, *arguments(work, alone, checkpoints[0]))
     assert sorted((alone / "generation.jsonl").read_text().splitlines()) == sorted(before.splitlines())
+    # Fewer views than there are scores of: nothing is made, nor lost.
+    evaluate(alone, *arguments(work, alone, checkpoints[0]), "--views_per_object", 1, "--sheet_rows", 1)
+    assert sorted((alone / "generation.jsonl").read_text().splitlines()) == sorted(before.splitlines())
     output = evaluate(alone, *arguments(work, alone, checkpoints[0], steps=3), expected=1)
     assert "other settings, which differ in num_inference_steps" in output
     output = evaluate(alone, *arguments(work, alone, checkpoints[1]), expected=1)
