@@ -29,6 +29,12 @@ def test_bootstrap_interval_covers_the_mean_and_shrinks():
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
 
 
+def test_bootstrap_of_many_values_goes_in_parts():
+    values = np.random.default_rng(1).exponential(size=4000)
+    low, high = bootstrap_interval(values)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 4000**0.5, rel=0.05) and low < values.mean() < high
+
+
 def test_paired_differences_use_common_views_only():
     ours, theirs = rows(a=0.5, b=0.7, c=0.9), rows(a=0.4, b=0.6)
     difference = paired_differences(ours, theirs)["iou"]
