@@ -77,10 +77,13 @@ def test_parallel_sheets_are_their_distance_apart():
         distances.normal_consistency()
 
 
-def test_f_score_of_half_a_sheet():
+def test_half_a_sheet_is_near_the_whole_but_not_the_other_way():
     whole = sheet(0)
     half = whole[whole[:, 0] <= 0]
     distances = SurfaceDistances.between(half, whole)
+    beyond = np.maximum(whole[:, 0], 0)
+    assert distances.chamfer().item() == pytest.approx(beyond.mean() / 2)
+    assert distances.chamfer_l2().item() == pytest.approx(np.square(beyond).mean() / 2)
     recall = len(half) / len(whole)
     assert distances.f_score(1e-3).item() == pytest.approx(2 * recall / (1 + recall))
     left = torch.from_numpy(whole[:, 0] <= 0)
