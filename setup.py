@@ -9,6 +9,9 @@ from setuptools import find_packages, setup
 EXTRAS = {
     # Published by its authors as source only.
     "cuda": ["nvdiffrast @ git+https://github.com/NVlabs/nvdiffrast"],
+    # Brings torchvision.
+    "lpips": ["lpips>=0.1.4"],
+    "metrics": ["torchmetrics>=1.4"],
     "quantization": ["torchao>=0.18"],
     "ray": ["ray>=2.40"],
     "rembg": ["rembg[cpu]"],
@@ -21,6 +24,7 @@ EXTRAS = {
         "ray>=2.40",
         "rtree>=1.2",
         "ruff>=0.6",
+        "torchmetrics>=1.4",
     ],
 }
 

@@ -1,49 +1,107 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Score a pipeline on held-out views: its VAE's reconstructions, and the shapes it generates from images.
+"""Score pipelines on held-out views: their VAE's reconstructions, and the shapes they generate from images.
 
     python training/evaluate.py --checkpoint checkpoints/vilearn-tiny --dataset_name data/tiny-heldout \\
         --output_dir runs/eval
+    accelerate launch --num_processes 8 training/evaluate.py --checkpoint none=runs/none va_rope=runs/va_rope \\
+        --dataset_name data/heldout --output_dir runs/compare --metrics geometry is_as
 
-Writes one JSON line a view to `<output_dir>/<method>.jsonl` (run it again to resume), then `summary.json` and
-`summary.md`. Files of other methods in the same folder are compared as well, paired by view.
+Writes one JSON line a view to `<output_dir>/<method>.jsonl` (run it again to resume, or to add views), then
+`summary.json`, `summary.csv`, `summary.md`, and a contact sheet of the best, median and worst shapes of each method.
+The method is `generation` or `reconstruction`, with several checkpoints `<name>.generation`. Other methods' files in
+the same folder are compared as well, paired by view. docs/metrics.md defines the columns.
 """
 
 import argparse
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import datasets
+import numpy as np
 import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from PIL import Image
 from tqdm.auto import tqdm
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline
 from diffusers_vilearn.data.evaluation_views import EvaluationViews
-from diffusers_vilearn.files import append_json_line
-from diffusers_vilearn.metrics.reconstruction import decoded_field, score_shape
-from diffusers_vilearn.metrics.summary import markdown_table, paired_differences, read_scores, summarise
+from diffusers_vilearn.data.images import prepare_condition_image
+from diffusers_vilearn.files import write_atomically
+from diffusers_vilearn.metrics.image_alignment import IMAGE_ENCODER
+from diffusers_vilearn.metrics.reconstruction import THRESHOLDS, decoded_field, extract_and_score
+from diffusers_vilearn.metrics.rendered_views import NUM_VIEWS, RESOLUTION
+from diffusers_vilearn.metrics.score_files import ScoreFile, write_scores
+from diffusers_vilearn.metrics.suite import METRICS, MetricSuite, check_metrics, settings_of
+from diffusers_vilearn.metrics.summary import best_median_worst, write_summary
+from diffusers_vilearn.pipelines.preview import contact_sheet, render_views
+
+SHEET_PICTURE = 160
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="Folder or Hub id of a `ViLearnImageTo3DPipeline`.")
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        required=True,
+        help="Folders or Hub ids of pipelines, each with a name before it (name=folder) if you like.",
+    )
     parser.add_argument("--dataset_name", required=True, help="Prepared dataset with the views.")
     parser.add_argument("--split", default="heldout")
     parser.add_argument("--views_per_object", type=int, default=1)
-    parser.add_argument("--methods", nargs="*", default=["reconstruction", "generation"])
+    parser.add_argument("--max_views", type=int, help="Only so many views, spread evenly over the table.")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--num_points", type=int, default=4096, help="Points of the cloud that the VAE reconstructs.")
     parser.add_argument("--num_inference_steps", type=int, default=25)
     parser.add_argument("--guidance_scale", type=float, default=2.0)
-    parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--resolution", type=int, default=128, help="Cells per axis of the meshes.")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser.parse_args()
+    parser.add_argument(
+        "--reference",
+        nargs="*",
+        help="Methods that all others are subtracted from; by default those that generate.",
+    )
+    parser.add_argument("--sheet_rows", type=int, default=3, help="Best, median and worst shapes to draw; 0 for none.")
+    parser.add_argument("--rank_by", help="Metric that tells the best from the worst; the last F-score by default.")
+
+    metrics = parser.add_argument_group("metrics")
+    metrics.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=METRICS,
+        default=["geometry"],
+        help="`geometry` needs nothing and is always computed; the others need models, renders or the true meshes.",
+    )
+    metrics.add_argument("--f_score_thresholds", type=float, nargs="+", default=list(THRESHOLDS))
+    metrics.add_argument("--objects", type=Path, help="List of the dataset's objects, for metrics with true meshes.")
+    metrics.add_argument("--root", type=Path, help="Folder that its paths are relative to.")
+    metrics.add_argument("--metric_encoder", default=IMAGE_ENCODER, help="DINOv2 of `is_as` and `normal_fd`.")
+    metrics.add_argument(
+        "--normal_estimator",
+        default="Ruicheng/moge-2-vitl-normal",
+        help="MoGe-2 of `is_as`; `true` for the true normals of the condition view (needs --objects).",
+    )
+    metrics.add_argument("--num_metric_views", type=int, default=NUM_VIEWS, help="Normal maps a shape.")
+    metrics.add_argument("--metric_resolution", type=int, default=RESOLUTION, help="Side of the normal maps.")
+    metrics.add_argument("--num_feature_views", type=int, default=8, help="Of these, how many `normal_fd` looks at.")
+    metrics.add_argument("--render_resolution", type=int, default=256, help="Side of the pictures of `renders`.")
+    metrics.add_argument("--metric_batch_size", type=int, default=32, help="Pictures at a time.")
+    metrics.add_argument("--renderer", choices=("embree", "nvdiffrast"), default="embree")
+    metrics.add_argument("--hi3deval", type=Path, help="Your git checkout of 3DTopia/Hi3DEval.")
+    metrics.add_argument(
+        "--hi3deval_launcher", nargs="+", help="Its `torchrun`, where it has an environment of its own."
+    )
+    args = parser.parse_args()
+    check_metrics(args)
+    return args
 
 
 def reconstruct(pipeline, view, args) -> torch.Tensor:
     """Normalised latents of the true shape."""
-    cloud = torch.from_numpy(view.surface[: args.num_points])[None].to(args.device)
+    cloud = torch.from_numpy(view.surface[: args.num_points])[None].to(pipeline.device)
     return pipeline.vae.normalize_latents(pipeline.vae.encode(cloud).latent_dist.mode())
 
 
@@ -59,55 +117,117 @@ def generate(pipeline, view, args) -> torch.Tensor:
 
 
 METHODS = {"reconstruction": reconstruct, "generation": generate}
+# What the shapes of a method are made with: components of the pipeline, and options.
+MADE_WITH = {
+    "reconstruction": (("vae",), ("num_points",)),
+    "generation": (("vae", "transformer", "image_encoder"), ("num_inference_steps", "guidance_scale", "seed")),
+}
 
 
 @torch.no_grad()
-def score_latents(vae, latents: torch.Tensor, view, resolution: int) -> dict[str, float]:
-    """Decode one shape and measure it against the truth of `view`."""
-    return score_shape(decoded_field(vae, latents), view, vae.config, resolution)
+def make_shape(pipeline, view, method: str, args):
+    """Mesh (`None` if it failed) and geometric scores of one view."""
+    field = decoded_field(pipeline.vae, METHODS[method](pipeline, view, args))
+    return extract_and_score(field, view, pipeline.vae.config, args.resolution, args.f_score_thresholds)
 
 
-def write_summary(output_dir: Path) -> None:
-    """Tables of all methods in a folder: scores, and each one's difference to `generation`, paired by view."""
-    scores = {path.stem: read_scores(path) for path in sorted(output_dir.glob("*.jsonl"))}
-    summary = {"scores": {method: summarise(rows) for method, rows in scores.items()}, "generation_minus": {}}
-    text = "Mean [95% interval] (median).\n\n" + markdown_table(summary["scores"])
-    if "generation" in scores:
-        for method, rows in scores.items():
-            if method != "generation":
-                summary["generation_minus"][method] = paired_differences(scores["generation"], rows)
-    if summary["generation_minus"]:
-        text += "\n\nGeneration minus the others, paired by view: mean [95% interval].\n\n"
-        text += markdown_table(summary["generation_minus"])
-    (output_dir / "summary.json").write_text(json.dumps(summary, indent=1))
-    (output_dir / "summary.md").write_text(text + "\n")
-    print(text)
+def named_checkpoints(words: list[str]) -> dict[str, str]:
+    """Name -> checkpoint; a single one without a name is called nothing."""
+    checkpoints = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals or "/" in name:
+            name, path = "" if len(words) == 1 else Path(word).name, word
+        if name in checkpoints:
+            raise ValueError(f"`--checkpoint` has two named {name!r}; give them other names (name=folder).")
+        checkpoints[name] = path
+    return checkpoints
+
+
+def score_method(pipeline, method: str, label: str, views, suite: MetricSuite, accelerator: Accelerator, args) -> None:
+    """Score one method on all views; the processes share those that lack scores, the main one keeps the file."""
+    file = ScoreFile(args.output_dir, label, accelerator.process_index)
+    if accelerator.is_main_process:
+        components, options = MADE_WITH[method]
+        file.join()
+        file.check_settings(settings_of(args, {name: getattr(pipeline, name) for name in components}, *options))
+    accelerator.wait_for_everyone()
+    done = file.read()
+    accelerator.wait_for_everyone()
+
+    count = min(args.max_views or len(views), len(views))
+    chosen = np.linspace(0, len(views) - 1, count).round().astype(int)
+    missing = [index for index in chosen if views.keys[index] not in done]
+    mine = missing[accelerator.process_index :: accelerator.num_processes]
+    scorers = suite.of_method(label)
+    for index in tqdm(mine, desc=label, disable=not accelerator.is_main_process):
+        view = views[index]
+        mesh, scores = make_shape(pipeline, view, method, args)
+        file.append(view.uid, view.view, scores | suite.score(scorers, mesh, view))
+    accelerator.wait_for_everyone()
+
+    if accelerator.is_main_process:
+        file.join()
+        finish_method(file, label, scorers, args)
+        draw_sheet(args.output_dir / f"{label}.png", file.read(), views, pipeline, method, args)
+
+
+def finish_method(file: ScoreFile, label: str, scorers: list, args) -> None:
+    """What is measured of all shapes at once."""
+    scores, of_set = file.read(), {}
+    for scorer in scorers:
+        scores, measured = scorer.finish(scores)
+        of_set |= measured
+    write_scores(file.path, scores)
+    path = args.output_dir / "sets" / f"{label}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, json.dumps(of_set).encode())
+
+
+def draw_sheet(path: Path, scores, views, pipeline, method: str, args) -> None:
+    """Input beside four sides of the mesh, for the best, the median and the worst shapes."""
+    rank_by = args.rank_by or f"f_score@{args.f_score_thresholds[-1]}"
+    row_of = {key: row for row, key in enumerate(views.keys)}
+    # There may be scores of more views than were asked for this time.
+    scores = {key: row for key, row in scores.items() if key in row_of}
+    rows, labels = [], []
+    for place, keys in best_median_worst(scores, rank_by, args.sheet_rows).items():
+        for key in keys:
+            view = views[row_of[key]]
+            mesh, _ = make_shape(pipeline, view, method, args)
+            blank = Image.new("RGB", (SHEET_PICTURE, SHEET_PICTURE), "white")
+            sides = [blank] * 4 if mesh is None else render_views(mesh, size=SHEET_PICTURE)
+            rows.append([prepare_condition_image(view.image, SHEET_PICTURE), *sides])
+            labels.append(f"{place}: {rank_by} {scores[key][rank_by]:.3f}, {key[0]}, view {key[1]}")
+    if rows:
+        contact_sheet(rows, labels, ("input", "front", "right", "back", "left")).save(path, optimize=True)
 
 
 def main(args):
+    # The others wait while the main process finishes a method.
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))])
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    pipeline = ViLearnImageTo3DPipeline.from_pretrained(args.checkpoint).to(args.device)
-    pipeline.set_progress_bar_config(disable=True)
-    vae = pipeline.vae
-    views = EvaluationViews(
-        args.dataset_name,
-        args.split,
-        frame=vae.config.frame,
-        bounds=vae.config.bounds,
-        views_per_object=args.views_per_object,
-    )
-    for method in args.methods:
-        path = args.output_dir / f"{method}.jsonl"
-        done = read_scores(path) if path.exists() else {}
-        for index in tqdm(range(len(views)), desc=method):
-            view = views[index]
-            if view.key in done:
-                continue
-            latents = METHODS[method](pipeline, view, args)
-            append_json_line(
-                path, {"uid": view.uid, "view": view.view, **score_latents(vae, latents, view, args.resolution)}
-            )
-    write_summary(args.output_dir)
+    checkpoints = named_checkpoints(args.checkpoint)
+    suite = MetricSuite(args, accelerator.device)
+    for name, checkpoint in checkpoints.items():
+        pipeline = ViLearnImageTo3DPipeline.from_pretrained(checkpoint).to(accelerator.device)
+        pipeline.set_progress_bar_config(disable=True)
+        config = pipeline.vae.config
+        views = EvaluationViews(
+            args.dataset_name,
+            args.split,
+            frame=config.frame,
+            bounds=config.bounds,
+            views_per_object=args.views_per_object,
+        )
+        for method in args.methods:
+            label = f"{name}.{method}" if name else method
+            score_method(pipeline, method, label, views, suite, accelerator, args)
+    if accelerator.is_main_process:
+        generating = [f"{name}.generation" if name else "generation" for name in checkpoints]
+        references = generating if "generation" in args.methods else []
+        print(write_summary(args.output_dir, references if args.reference is None else args.reference))
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def test_evaluation_compares_with_the_plain_answers(work, latents, pipeline):
     succeed("evaluate.py", *common, "--num_inference_steps", 2, "--resolution", 16, "--num_points", 128)
     summary = json.loads((work / "scores" / "summary.json").read_text())
     answers = {"mean_shape", "nearest_image", "regression", "reconstruction"}
-    assert set(summary["scores"]) == answers | {"generation"} and set(summary["generation_minus"]) == answers
+    assert set(summary["scores"]) == answers | {"generation"} and set(summary["differences"]["generation"]) == answers
     assert all(scores["iou"]["n"] == 3 and 0 <= scores["iou"]["mean"] <= 1 for scores in summary["scores"].values())
     before = (work / "scores" / "generation.jsonl").read_text()
     succeed("evaluate.py", *common, "--num_inference_steps", 2, "--resolution", 16, "--num_points", 128)

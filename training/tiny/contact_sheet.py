@@ -9,7 +9,6 @@ The objects are spread evenly over the held-out table, whose order is that of ha
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import datasets
@@ -19,9 +18,8 @@ from tqdm.auto import tqdm
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline
 from diffusers_vilearn.data.evaluation_views import EvaluationViews
-from diffusers_vilearn.data.frames import object_to_frame
 from diffusers_vilearn.data.images import prepare_condition_image
-from diffusers_vilearn.geometry import load_mesh, merge_geometry, normalize_mesh
+from diffusers_vilearn.data.true_meshes import TrueMeshes
 from diffusers_vilearn.pipelines.preview import contact_sheet, render_views
 
 HEADINGS = ("input", "front", "right", "back", "left", "truth, front")
@@ -43,22 +41,12 @@ def parse_args():
     return parser.parse_args()
 
 
-def true_front(path: Path, azimuth: float, frame: str, size: int):
-    """The true mesh in clay, from the front of the model's frame."""
-    mesh = merge_geometry(normalize_mesh(load_mesh(path))[0])
-    mesh.apply_transform(object_to_frame(frame, mesh.vertices, azimuth))
-    return render_views(mesh, azimuths=(0,), size=size)[0]
-
-
 def main(args):
     pipeline = ViLearnImageTo3DPipeline.from_pretrained(args.checkpoint)
     pipeline.set_progress_bar_config(disable=True)
     config = pipeline.vae.config
     views = EvaluationViews(args.dataset_name, args.split, frame=config.frame, bounds=config.bounds)
-    paths = {}
-    for line in args.objects.read_text().splitlines():
-        record = json.loads(line)
-        paths[record["uid"]] = args.root / record["path"]
+    truth = TrueMeshes(args.objects, args.root, args.split)
     cells = []
     for index in tqdm(np.linspace(0, len(views) - 1, args.count).astype(int)):
         view = views[int(index)]
@@ -66,9 +54,9 @@ def main(args):
         mesh = pipeline(
             view.image, num_inference_steps=args.num_inference_steps, generator=generator, resolution=128
         ).meshes[0]
-        truth = true_front(paths[view.uid], views.views[int(index)]["azimuth"], config.frame, args.size)
         picture = prepare_condition_image(view.image, args.size)
-        cells.append([picture, *render_views(mesh, size=args.size), truth])
+        (front,) = render_views(truth.in_frame_of(view), azimuths=(0,), size=args.size)
+        cells.append([picture, *render_views(mesh, size=args.size), front])
     groups = (cells[start : start + args.columns] for start in range(0, len(cells), args.columns))
     rows = [[picture for cell in group for picture in cell] for group in groups]
     args.output.parent.mkdir(parents=True, exist_ok=True)

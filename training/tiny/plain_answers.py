@@ -24,10 +24,9 @@ from diffusers_vilearn import ViLearnImageTo3DPipeline
 from diffusers_vilearn.data.evaluation_views import EvaluationViews
 from diffusers_vilearn.data.field_samples import cover_cube, draw, move_field
 from diffusers_vilearn.data.loading import load_table
-from diffusers_vilearn.files import append_json_line
 from diffusers_vilearn.geometry import field_grid
 from diffusers_vilearn.metrics.reconstruction import occupancy_iou, score_shape
-from diffusers_vilearn.metrics.summary import read_scores
+from diffusers_vilearn.metrics.score_files import ScoreFile
 from diffusers_vilearn.models import VecSetVAE
 
 
@@ -185,17 +184,16 @@ def main(args):
     latents = load_table(args.train_dataset, args.latents, "train")
     views = EvaluationViews(args.dataset_name, args.split, frame=config.frame, bounds=config.bounds)
     for method in args.methods:
-        path = args.output_dir / f"{method}.jsonl"
-        done = read_scores(path) if path.exists() else {}
+        file = ScoreFile(args.output_dir, method)
+        done = file.read()
         if len(done) == len(views):
             continue
         field_of = fields_of(method, pipeline, latents, args)
         for index in tqdm(range(len(views)), desc=method):
-            view = views[index]
-            if view.key in done:
+            if views.keys[index] in done:
                 continue
-            scores = score_shape(field_of(view), view, config, args.resolution)
-            append_json_line(path, {"uid": view.uid, "view": view.view, **scores})
+            view = views[index]
+            file.append(view.uid, view.view, score_shape(field_of(view), view, config, args.resolution))
 
 
 if __name__ == "__main__":

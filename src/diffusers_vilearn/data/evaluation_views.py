@@ -8,10 +8,12 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from ..geometry.cameras import Camera
 from .field_samples import cover_cube, move_field
 from .frames import object_to_frame, transform_cloud
 from .loading import load_table
 from .preparation import object_rng
+from .visible_surface import seen_by_view
 
 
 @dataclass
@@ -21,7 +23,10 @@ class EvaluationView:
     Args:
         uid (`str`), view (`int`): which view of which object.
         image (`PIL.Image.Image`): RGBA.
+        camera (`Camera`): that the image was taken with, in the object frame.
+        similarity (`np.ndarray`): (4, 4), from the object frame to that of the model.
         surface (`np.ndarray`): (points, 6) true surface samples, xyz and normal.
+        seen (`np.ndarray`): (points,) bool, whether the condition view sees them, see `seen_by_view`.
         xyz (`np.ndarray`): (queries, 3) uniform in the cube of half-side `bounds`.
         inside (`np.ndarray`): (queries,) bool, whether they lie inside the true solid.
     """
@@ -29,7 +34,10 @@ class EvaluationView:
     uid: str
     view: int
     image: Image.Image
+    camera: Camera
+    similarity: np.ndarray
     surface: np.ndarray
+    seen: np.ndarray
     xyz: np.ndarray
     inside: np.ndarray
 
@@ -47,12 +55,17 @@ class EvaluationViews:
         frame (`str`): of the model.
         bounds (`float`): half-side of the cube in which volumes are compared.
         views_per_object (`int`): taken from each object.
+
+    Attributes:
+        keys: uid and number of every view.
     """
 
     def __init__(self, dataset: str, split: str, *, frame: str, bounds: float, views_per_object: int = 1):
         self.views = load_table(dataset, "views", split)
         kept = np.flatnonzero(np.array(self.views["view"]) < views_per_object)
         self.views = self.views.select(kept)
+        self.views = self.views.with_format("numpy", ["camera_to_world", "visible_points"], output_all_columns=True)
+        self.keys: list[tuple[str, int]] = list(zip(self.views["uid"], (int(view) for view in self.views["view"])))
         shapes = load_table(dataset, "shapes", split)
         self.row_of = {uid: row for row, uid in enumerate(shapes["uid"])}
         self.shapes: datasets.Dataset = shapes.with_format("numpy", ["surface", "field_volume", "field_box"])
@@ -63,17 +76,21 @@ class EvaluationViews:
         return len(self.views)
 
     def __getitem__(self, index: int) -> EvaluationView:
-        view = self.views[index]
+        view = self.views[int(index)]
         shape = self.shapes[self.row_of[view["uid"]]]
         similarity = object_to_frame(self.frame, shape["surface"][:, :3], view["azimuth"])
         rng = object_rng(view["uid"], f"evaluation/{view['view']}")
         volume = move_field(similarity, shape["field_volume"])
         volume = cover_cube(similarity, shape["field_box"], volume, self.bounds, rng)
+        camera = Camera(view["camera_to_world"], view["vertical_fov"], view["orthographic_height"])
         return EvaluationView(
             uid=view["uid"],
             view=view["view"],
             image=view["image"],
+            camera=camera,
+            similarity=similarity,
             surface=transform_cloud(similarity, shape["surface"]),
+            seen=seen_by_view(shape["surface"], view["visible_points"], camera),
             xyz=volume[:, :3].astype(np.float32),
             inside=volume[:, 3] > 0,
         )

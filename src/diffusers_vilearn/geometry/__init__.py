@@ -12,6 +12,7 @@ _NAMES = {
         "look_at",
         "orbit_camera",
         "sample_condition_camera",
+        "sphere_cameras",
     ),
     "extraction": ("extract_mesh", "field_grid"),
     "field": ("signed_distance", "solid_surface", "winding_number"),

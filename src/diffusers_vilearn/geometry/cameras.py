@@ -197,6 +197,27 @@ def orbit_camera(
     )
 
 
+def sphere_cameras(count: int, *, distance: float, vertical_fov: float = 40.0) -> list[Camera]:
+    """Upright cameras spread evenly over a sphere about the origin, from the top down along a spherical Fibonacci
+    lattice: each stands for an equal area.
+
+    Args:
+        count: number of cameras, at least 1.
+        distance: from the origin.
+        vertical_fov: degrees.
+    """
+    if int(count) != count or count < 1:
+        raise ValueError(f"`count` must be a positive integer, got {count}")
+    index = np.arange(count)
+    elevations = np.degrees(np.arcsin(1 - (2 * index + 1) / count))
+    golden_angle = 180 * (3 - np.sqrt(5))
+    azimuths = index * golden_angle % 360
+    return [
+        orbit_camera(azimuth, elevation, distance=distance, vertical_fov=vertical_fov)
+        for azimuth, elevation in zip(azimuths, elevations)
+    ]
+
+
 def fit_camera(
     points: np.ndarray,
     azimuth: float,

@@ -1,17 +1,24 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""How close a shape is to the true one: volume IoU, Chamfer distance, F-score, floaters."""
+"""How close a shape is to the true one: volume IoU, Chamfer distance, F-score, normal consistency, recall by side."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import trimesh
-from scipy.spatial import cKDTree
 
 from ..geometry.extraction import NoSurfaceError, extract_mesh
+from ..geometry.field import winding_number
+from .floaters import count_components
+from .neighbours import nearest
+
+# Distances of F-scores and recalls, in the model's frame, where the longest half-side of an object is 0.95.
+THRESHOLDS = (0.02, 0.05)
+# Components of a smaller share of the largest one's area are specks, as `drop_specks` has it.
+SPECK_SHARE = 1e-3
 
 
 def decoded_field(vae, latents: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -34,48 +41,137 @@ def occupancy_iou(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return torch.where(union > 0, intersection / union.clamp(min=1), torch.ones(()))
 
 
+def volume_iou(mesh: trimesh.Trimesh, other: trimesh.Trimesh, num_points: int = 1 << 17, seed: int = 0) -> float:
+    """Intersection over union of the solids of two closed meshes, in [0, 1].
+
+    By `num_points` points uniform in the box about both; a point is inside where the generalised winding number is
+    above one half. The standard error is at most `0.5 / sqrt(points in the union)`.
+    """
+    low = np.minimum(mesh.bounds[0], other.bounds[0])
+    high = np.maximum(mesh.bounds[1], other.bounds[1])
+    points = np.random.default_rng(seed).uniform(low, high, (num_points, 3))
+    inside = [torch.from_numpy(winding_number(solid, points) > 0.5) for solid in (mesh, other)]
+    return occupancy_iou(*inside).item()
+
+
+def sample_cloud(mesh: trimesh.Trimesh, num_points: int, seed: int = 0) -> np.ndarray:
+    """(num_points, 6): points uniform on the surface of `mesh` with the normals of their faces."""
+    points, faces = trimesh.sample.sample_surface(mesh, num_points, seed=seed)
+    return np.concatenate([points, mesh.face_normals[faces]], axis=1)
+
+
 @dataclass
 class SurfaceDistances:
-    """Distances between surface samples of two shapes.
+    """What lies between surface samples of predicted and true shapes; all results have the leading shape (...).
 
     Args:
-        to_truth (`np.ndarray`): from each predicted point to the nearest true one, (n,).
-        to_predicted (`np.ndarray`): from each true point to the nearest predicted one, (m,).
+        to_truth (`torch.Tensor`): from each predicted point to the nearest true one, (..., n).
+        to_predicted (`torch.Tensor`): from each true point to the nearest predicted one, (..., m).
+        cosine_to_truth, cosine_to_predicted (`torch.Tensor`, *optional*): absolute cosines between the normals of
+            these pairs, of the same shapes.
     """
 
-    to_truth: np.ndarray
-    to_predicted: np.ndarray
+    to_truth: torch.Tensor
+    to_predicted: torch.Tensor
+    cosine_to_truth: torch.Tensor | None = None
+    cosine_to_predicted: torch.Tensor | None = None
 
     @classmethod
-    def between(cls, predicted: np.ndarray, truth: np.ndarray) -> "SurfaceDistances":
-        """Of point clouds `predicted` (n, 3) and `truth` (m, 3)."""
-        return cls(cKDTree(truth).query(predicted)[0], cKDTree(predicted).query(truth)[0])
+    def between(cls, predicted: torch.Tensor | np.ndarray, truth: torch.Tensor | np.ndarray) -> "SurfaceDistances":
+        """Of point clouds `predicted` (..., n, 3 or 6) and `truth` (..., m, 3 or 6): xyz, and unit normals of both or
+        of neither. Tensors stay on their device."""
+        predicted, truth = torch.as_tensor(predicted), torch.as_tensor(truth)
+        to_truth, true_index = nearest(predicted[..., :3], truth[..., :3])
+        to_predicted, predicted_index = nearest(truth[..., :3], predicted[..., :3])
+        if predicted.shape[-1] == 3:
+            return cls(to_truth, to_predicted)
+        return cls(
+            to_truth,
+            to_predicted,
+            _absolute_cosine(predicted, truth, true_index),
+            _absolute_cosine(truth, predicted, predicted_index),
+        )
 
-    def chamfer(self) -> float:
+    def chamfer(self) -> torch.Tensor:
         """Chamfer L1: the mean of both mean distances."""
-        return float(self.to_truth.mean() + self.to_predicted.mean()) / 2
+        return (self.to_truth.mean(dim=-1) + self.to_predicted.mean(dim=-1)) / 2
 
-    def f_score(self, threshold: float) -> float:
+    def chamfer_l2(self) -> torch.Tensor:
+        """Chamfer L2: the mean of both mean *squared* distances; others publish their sum, twice this."""
+        return (self.to_truth.square().mean(dim=-1) + self.to_predicted.square().mean(dim=-1)) / 2
+
+    def f_score(self, threshold: float) -> torch.Tensor:
         """Harmonic mean of precision and recall at a distance `threshold`, in [0, 1]."""
-        precision, recall = (self.to_truth < threshold).mean(), (self.to_predicted < threshold).mean()
-        return float(2 * precision * recall / max(precision + recall, 1e-12))
+        precision, recall = ((d < threshold).double().mean(dim=-1) for d in (self.to_truth, self.to_predicted))
+        return 2 * precision * recall / (precision + recall).clamp(min=1e-12)
+
+    def recall(self, threshold: float, of: torch.Tensor) -> torch.Tensor:
+        """The share of the true points in `of` (m,) bool that a predicted one is nearer to than `threshold`.
+
+        In [0, 1]; NaN where `of` is empty.
+        """
+        return (self.to_predicted[..., of] < threshold).double().mean(dim=-1)
+
+    def normal_consistency(self) -> torch.Tensor:
+        """Mean absolute cosine between the normals of nearest points, over both directions, in [0, 1]."""
+        if self.cosine_to_truth is None:
+            raise ValueError("Normal consistency needs clouds of 6 channels, xyz and normal; these have 3.")
+        return (self.cosine_to_truth.mean(dim=-1) + self.cosine_to_predicted.mean(dim=-1)) / 2
 
 
-def count_floaters(mesh: trimesh.Trimesh) -> int:
-    """Connected components of a mesh as trimesh counts them, beside the one that is the object."""
-    return len(trimesh.graph.connected_components(mesh.face_adjacency, nodes=np.arange(len(mesh.faces)))) - 1
+def _absolute_cosine(cloud: torch.Tensor, other: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """|cosine| (..., n) between the normals of `cloud` (..., n, 6) and those of `other` (..., m, 6) at `index`."""
+    normals = other[..., 3:].take_along_dim(index[..., None], dim=-2)
+    return (cloud[..., 3:] * normals).sum(dim=-1).abs()
 
 
-def surface_metrics(mesh: trimesh.Trimesh, truth: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Chamfer, F-score at 0.02 and 0.05, and floaters of `mesh` against surface samples `truth` (n, 3)."""
-    predicted = trimesh.sample.sample_surface(mesh, len(truth), seed=seed)[0]
-    distances = SurfaceDistances.between(predicted, truth)
-    return {
-        "chamfer": distances.chamfer(),
-        "f_score@0.02": distances.f_score(0.02),
-        "f_score@0.05": distances.f_score(0.05),
-        "floaters": count_floaters(mesh),
-    }
+def surface_metrics(
+    mesh: trimesh.Trimesh,
+    truth: np.ndarray,
+    seed: int = 0,
+    *,
+    seen: np.ndarray | None = None,
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> dict[str, float]:
+    """How near `mesh` is to a true surface, and in how many pieces it is.
+
+    Args:
+        mesh (`trimesh.Trimesh`): as many points are sampled on it as the truth has.
+        truth (`np.ndarray`): (n, 3) or (n, 6) surface samples, xyz and unit normal.
+        seed (`int`): of the samples.
+        seen (`np.ndarray`, *optional*): (n,) bool, which of `truth` the condition view sees.
+        thresholds (`Sequence[float]`): distances of F-scores and recalls.
+
+    Returns:
+        `dict`: `chamfer` (L1), `chamfer_l2`, `f_score@<threshold>`, `components`, `floaters` (one less),
+        `large_components` (of at least 0.1% of the area of the largest); with normals `normal_consistency`; with
+        `seen` `visible_recall@<threshold>` and `invisible_recall@<threshold>`, left out without such points.
+    """
+    predicted = sample_cloud(mesh, len(truth), seed)[:, : truth.shape[1]]
+    distances = SurfaceDistances.between(predicted, truth.astype(np.float64))
+    scores = {"chamfer": distances.chamfer(), "chamfer_l2": distances.chamfer_l2()}
+    scores |= {f"f_score@{threshold}": distances.f_score(threshold) for threshold in thresholds}
+    if truth.shape[1] == 6:
+        scores["normal_consistency"] = distances.normal_consistency()
+    for name, points in _sides(seen).items():
+        scores |= {f"{name}_recall@{t}": distances.recall(t, torch.from_numpy(points)) for t in thresholds}
+    components = count_components(mesh)
+    counts = {"components": components, "large_components": count_components(mesh, SPECK_SHARE)}
+    return {name: value.item() for name, value in scores.items()} | {"floaters": components - 1} | counts
+
+
+def _sides(seen: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The points that the condition view sees and those that it does not, where there are any."""
+    sides = {} if seen is None else {"visible": seen, "invisible": ~seen}
+    return {name: points for name, points in sides.items() if points.any()}
+
+
+def no_surface_metrics(view, bounds: float, thresholds: Sequence[float] = THRESHOLDS) -> dict[str, float]:
+    """What `surface_metrics` gives for a shape without a surface: scores 0, distances the cube's half-diagonal."""
+    scores = {"chamfer": math.sqrt(3) * bounds, "chamfer_l2": 3 * bounds**2}
+    scores |= {f"f_score@{threshold}": 0.0 for threshold in thresholds} | {"normal_consistency": 0.0}
+    scores |= {f"{side}_recall@{threshold}": 0.0 for side in _sides(view.seen) for threshold in thresholds}
+    return scores | {"floaters": 0, "components": 0, "large_components": 0}
 
 
 def score_shape(field: Callable[[torch.Tensor], torch.Tensor], view, vae_config, resolution: int) -> dict[str, float]:
@@ -84,7 +180,11 @@ def score_shape(field: Callable[[torch.Tensor], torch.Tensor], view, vae_config,
 
 
 def extract_and_score(
-    field: Callable[[torch.Tensor], torch.Tensor], view, vae_config, resolution: int
+    field: Callable[[torch.Tensor], torch.Tensor],
+    view,
+    vae_config,
+    resolution: int,
+    thresholds: Sequence[float] = THRESHOLDS,
 ) -> tuple[trimesh.Trimesh | None, dict[str, float]]:
     """The mesh of one predicted shape, and all its metrics.
 
@@ -93,16 +193,17 @@ def extract_and_score(
         view (`EvaluationView`): the truth.
         vae_config: `bounds` and `truncation` of the field.
         resolution (`int`): cells per axis of the extracted mesh.
+        thresholds (`Sequence[float]`): distances of F-scores and recalls.
 
     Returns:
-        `tuple`: the mesh; and `iou`, `chamfer`, `f_score@0.02`, `f_score@0.05`, `floaters`. A field without a surface
-        has no mesh (`None`) and scores 0, and the cube's half-diagonal as its Chamfer distance.
+        `tuple`: the mesh; and `iou`, what `surface_metrics` measures, and `failed`, 0 or 1. A field without a surface
+        has failed: it has no mesh (`None`) and the scores of `no_surface_metrics`.
     """
     inside = field(torch.from_numpy(view.xyz)) > 0
-    iou = occupancy_iou(inside, torch.from_numpy(view.inside)).item()
+    iou = {"iou": occupancy_iou(inside, torch.from_numpy(view.inside)).item()}
     try:
         mesh = extract_mesh(field, bounds=vae_config.bounds, truncation=vae_config.truncation, resolution=resolution)
     except NoSurfaceError:
-        chamfer = math.sqrt(3) * vae_config.bounds
-        return None, {"iou": iou, "chamfer": chamfer, "f_score@0.02": 0.0, "f_score@0.05": 0.0, "floaters": 0}
-    return mesh, {"iou": iou, **surface_metrics(mesh, view.surface[:, :3])}
+        scores = no_surface_metrics(view, vae_config.bounds, thresholds)
+        return None, {**iou, **scores, "failed": 1}
+    return mesh, {**iou, **surface_metrics(mesh, view.surface, seen=view.seen, thresholds=thresholds), "failed": 0}

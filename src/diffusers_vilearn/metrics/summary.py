@@ -1,62 +1,192 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of many objects -> a table: means, medians, paired differences, each with a bootstrap interval."""
+"""Scores of many objects -> tables: means, medians, paired differences, each with a bootstrap interval.
 
+Objects, not views, are what varies: views of one object are meaned first, and whole objects are resampled.
+"""
+
+import csv
+import io
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ..files import write_atomically
+from .score_files import Scores, read_scores
+
 BOOTSTRAP_SAMPLES = 10_000
+
+_LOWER_IS_BETTER = ("chamfer", "components", "failed", "floaters", "large_components", "lpips", "normal_fd")
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether a smaller value of a metric is the better one."""
+    return metric.startswith(_LOWER_IS_BETTER)
 
 
 def bootstrap_interval(values: np.ndarray, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of `values` (n,)."""
     rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(BOOTSTRAP_SAMPLES, len(values)))].mean(axis=1)
+    # So many resamples at a time that they take 128 MiB.
+    rows = max(1, (1 << 24) // len(values))
+    sizes = [min(rows, BOOTSTRAP_SAMPLES - start) for start in range(0, BOOTSTRAP_SAMPLES, rows)]
+    means = np.concatenate(
+        [values[rng.integers(len(values), size=(size, len(values)))].mean(axis=1) for size in sizes]
+    )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def read_scores(path: Path) -> dict[tuple[str, int], dict[str, float]]:
-    """Scores written one JSON line a view, by (uid, view)."""
-    scores = {}
-    for line in path.read_text().splitlines():
-        record = json.loads(line)
-        scores[record.pop("uid"), record.pop("view")] = record
-    return scores
+def metrics_of(scores: Scores) -> list[str]:
+    """Every metric that some view has a value of, in the order of their first appearance."""
+    return list(dict.fromkeys(name for row in scores.values() for name in row))
 
 
-def summarise(scores: dict[tuple[str, int], dict[str, float]]) -> dict[str, dict]:
-    """Mean with its 95% interval and median of every metric."""
-    metrics = next(iter(scores.values()))
-    columns = {name: np.array([row[name] for row in scores.values()], float) for name in metrics}
-    return {
-        name: {"mean": float(x.mean()), "interval": bootstrap_interval(x), "median": float(np.median(x)), "n": len(x)}
-        for name, x in columns.items()
-    }
+def summarise(scores: Scores) -> dict[str, dict]:
+    """Mean over the objects with its 95% interval, median, and their number, of every metric.
+
+    A view without a value of a metric (a recall of points that it has none of) is left out of that metric.
+    """
+    summary = {}
+    for name in metrics_of(scores):
+        values = _object_means({key: row[name] for key, row in scores.items() if name in row})
+        summary[name] = _mean_with_interval(values) | {"median": float(np.median(values)), "n": len(values)}
+    return summary
 
 
-def paired_differences(scores, others) -> dict[str, dict]:
-    """Mean of `scores` minus `others` over the views both have, with its 95% interval."""
-    keys = sorted(scores.keys() & others.keys())
+def paired_differences(scores: Scores, others: Scores) -> dict[str, dict]:
+    """Mean of `scores` minus `others` over the objects, paired by view, with its 95% interval.
+
+    Of every metric and over all views that both have; a metric that they share on no view is left out.
+    """
     differences = {}
-    for name in scores[keys[0]]:
-        difference = np.array([scores[key][name] - others[key][name] for key in keys], float)
-        differences[name] = {"mean": float(difference.mean()), "interval": bootstrap_interval(difference)}
+    for name in metrics_of(scores):
+        pairs = {
+            key: scores[key][name] - others[key][name]
+            for key in sorted(scores.keys() & others.keys())
+            if name in scores[key] and name in others[key]
+        }
+        if pairs:
+            values = _object_means(pairs)
+            differences[name] = _mean_with_interval(values) | {"n": len(values)}
     return differences
 
 
+def _object_means(values: dict[tuple[str, int], float]) -> np.ndarray:
+    """(objects,) the mean over each object's views."""
+    of_object = defaultdict(list)
+    for (uid, _), value in values.items():
+        of_object[uid].append(value)
+    return np.array([np.mean(views) for views in of_object.values()])
+
+
+def _mean_with_interval(values: np.ndarray) -> dict:
+    return {"mean": float(values.mean()), "interval": bootstrap_interval(values)}
+
+
+def best_median_worst(scores: Scores, metric: str, count: int) -> dict[str, list[tuple[str, int]]]:
+    """The views with the `count` best, the `count` middle and the `count` worst values of a metric, best first each.
+
+    Fewer of each where there are fewer than three times as many views; no view comes twice.
+
+    Raises:
+        ValueError: no view has a value of `metric`.
+    """
+    if metric not in metrics_of(scores):
+        raise ValueError(f"`metric` must be one of {metrics_of(scores)}, but is {metric!r}.")
+    known = [key for key in sorted(scores) if metric in scores[key]]
+    sign = 1 if is_lower_better(metric) else -1
+    ranked = sorted(known, key=lambda key: sign * scores[key][metric])
+    count = min(count, len(ranked) // 3)
+    middle = (len(ranked) - count) // 2
+    return {
+        "best": ranked[:count],
+        "median": ranked[middle : middle + count],
+        "worst": ranked[len(ranked) - count :],
+    }
+
+
 def markdown_table(summaries: dict[str, dict[str, dict]]) -> str:
-    """One row a method, one column a metric: mean [95% interval], and the median in brackets where there is one."""
-    metrics = list(next(iter(summaries.values())))
-    lines = ["| method | " + " | ".join(metrics) + " |", "| --- |" + " --- |" * len(metrics)]
-    for method, summary in summaries.items():
-        lines.append(f"| {method} | " + " | ".join(_cell(summary[name]) for name in metrics) + " |")
+    """One row a metric with an arrow to where it is better, one column a method.
+
+    Mean [95% interval], and the median in brackets where there is one; a single value where there is no interval.
+    """
+    names = list(dict.fromkeys(name for summary in summaries.values() for name in summary))
+    lines = ["| | " + " | ".join(summaries) + " |", "| --- |" + " --- |" * len(summaries)]
+    for name in names:
+        cells = [_cell(summary[name]) if name in summary else "" for summary in summaries.values()]
+        lines.append(f"| {name} {'↓' if is_lower_better(name) else '↑'} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def _cell(value: dict) -> str:
-    low, high = value["interval"]
-    text = f"{value['mean']:.3f} [{low:.3f}, {high:.3f}]"
-    return text + (f" ({value['median']:.3f})" if "median" in value else "")
+    text = f"{value['mean']:.3g}"
+    if "interval" in value:
+        low, high = value["interval"]
+        text += f" [{low:.3g}, {high:.3g}]"
+    return text + (f" ({value['median']:.3g})" if "median" in value else "")
+
+
+def csv_table(summaries: dict[str, dict[str, dict]]) -> str:
+    """One row a method and metric: n, mean, the ends of its 95% interval, median; unrounded."""
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(("method", "metric", "n", "mean", "low", "high", "median"))
+    for method, summary in summaries.items():
+        for name, value in summary.items():
+            low, high = value.get("interval", ("", ""))
+            rows.writerow((method, name, value["n"], value["mean"], low, high, value.get("median", "")))
+    return table.getvalue()
+
+
+def write_summary(folder: Path, references: Sequence[str]) -> str:
+    """Write `summary.json`, `summary.csv` and `summary.md` of all score files in a folder.
+
+    `summary.json` holds `scores`, method -> metric -> `mean`, `interval`, `median`, `n`; and `differences`,
+    reference -> method -> metric -> `mean`, `interval`, `n` of reference minus method.
+
+    Args:
+        folder (`Path`): with a `<method>.jsonl` a method, and where something was measured of all its shapes at once
+            `sets/<method>.json`, metric -> `mean` and `n`.
+        references (`Sequence[str]`): methods that all others are subtracted from, paired by view.
+
+    Returns:
+        `str`: what `summary.md` holds.
+
+    Raises:
+        ValueError: there are no scores, or none of a reference.
+    """
+    scores = {path.stem: read_scores(path) for path in sorted(folder.glob("*.jsonl"))}
+    scores = {method: rows for method, rows in scores.items() if rows}
+    lacking = [reference for reference in references if reference not in scores]
+    if not scores or lacking:
+        raise ValueError(f"{folder} has scores of {sorted(scores)}, not of {lacking or 'anything'}.")
+    summary = {
+        "scores": {method: summarise(rows) | _read_set(folder, method) for method, rows in scores.items()},
+        "differences": {
+            reference: {
+                method: paired_differences(scores[reference], rows)
+                for method, rows in scores.items()
+                if method != reference and scores[reference].keys() & rows.keys()
+            }
+            for reference in references
+        },
+    }
+    text = "Mean over the objects [95% interval] (median).\n\n" + markdown_table(summary["scores"]) + "\n"
+    for reference, others in summary["differences"].items():
+        if others:
+            text += f"\n{reference} minus the others, paired by view: mean [95% interval].\n\n"
+            text += markdown_table(others) + "\n"
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
+    write_atomically(folder / "summary.csv", csv_table(summary["scores"]).encode())
+    write_atomically(folder / "summary.md", text.encode())
+    return text
+
+
+def _read_set(folder: Path, method: str) -> dict[str, dict]:
+    """What was measured of all shapes of a method at once."""
+    path = folder / "sets" / f"{method}.json"
+    return json.loads(path.read_text()) if path.exists() else {}

@@ -75,7 +75,9 @@ class ValidationSamples:
             mine.append((index, *self._sample(pipeline, self.views[index])))
         results = {index: result for index, *result in gather_object(mine)}
         results = [results[index] for index in sorted(results)]
-        means = {name: float(np.mean([scores[name] for _, scores, _ in results])) for name in results[0][1]}
+        # A view lacks the recall of points that it has none of.
+        names = dict.fromkeys(name for _, scores, _ in results for name in scores)
+        means = {name: float(np.mean([row[name] for _, row, _ in results if name in row])) for name in names}
         if self.accelerator.is_main_process:
             self._report(results, means, step)
         return means

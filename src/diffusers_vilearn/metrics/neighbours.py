@@ -1,0 +1,47 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The nearest of a set of points: a k-d tree on the CPU, brute force in chunks on CUDA, the same answers."""
+
+import torch
+from scipy.spatial import cKDTree
+
+# Distances that brute force holds at a time: 256 MiB in float32.
+_CHUNK = 1 << 26
+
+
+def nearest(points: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The nearest of `others` to each of `points`, shape by shape.
+
+    Args:
+        points (`torch.Tensor`): (..., n, 3).
+        others (`torch.Tensor`): (..., m, 3), of the same leading shape and device.
+
+    Returns:
+        `tuple`: distances (..., n) in the dtype of `points`, and indices (..., n) int64 into `others`.
+    """
+    if points.shape[:-2] != others.shape[:-2] or others.shape[-2] == 0:
+        raise ValueError(
+            f"`points` (..., n, 3) and `others` (..., m, 3) must have the same leading shape and m > 0, but their"
+            f" shapes are {tuple(points.shape)} and {tuple(others.shape)}."
+        )
+    search = brute_force if points.is_cuda else k_d_tree
+    pairs = [
+        search(*pair) for pair in zip(points.reshape(-1, *points.shape[-2:]), others.reshape(-1, *others.shape[-2:]))
+    ]
+    distances, indices = (torch.stack(columns).reshape(points.shape[:-1]) for columns in zip(*pairs))
+    return distances, indices
+
+
+def k_d_tree(points: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`nearest` of one shape, (n, 3) and (m, 3), on the CPU."""
+    distances, indices = cKDTree(others.numpy()).query(points.numpy())
+    return torch.from_numpy(distances).to(points.dtype), torch.from_numpy(indices)
+
+
+def brute_force(points: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`nearest` of one shape, (n, 3) and (m, 3), on any device."""
+    rows = max(1, _CHUNK // len(others))
+    # Products of matrices would lose what is small beside the coordinates.
+    exact = "donot_use_mm_for_euclid_dist"
+    chunks = [torch.cdist(chunk, others, compute_mode=exact).min(dim=-1) for chunk in points.split(rows)]
+    return torch.cat([chunk.values for chunk in chunks]), torch.cat([chunk.indices for chunk in chunks])

@@ -1,0 +1,73 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Scores on disk: one file a method, one JSON line a view, by many processes, taken up where they stopped."""
+
+import json
+from pathlib import Path
+
+from ..files import append_json_line, read_json_lines, write_atomically
+
+Scores = dict[tuple[str, int], dict[str, float]]
+
+
+def read_scores(path: Path) -> Scores:
+    """Scores written one JSON line a view, by (uid, view); none where there is no file."""
+    return {(record.pop("uid"), record.pop("view")): record for record in read_json_lines(path)}
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Write such a file anew, whole or not at all."""
+    lines = [json.dumps({"uid": uid, "view": view, **row}) + "\n" for (uid, view), row in scores.items()]
+    write_atomically(path, "".join(lines).encode())
+
+
+class ScoreFile:
+    """The scores of one method, made with one set of settings.
+
+    Process 0 appends to `<method>.jsonl`, the others to parts beside it, which `join` takes into it.
+
+    Args:
+        folder (`Path`): of the evaluation.
+        method (`str`): names the file.
+        rank (`int`): of this process.
+    """
+
+    def __init__(self, folder: Path, method: str, rank: int = 0):
+        self.path = folder / f"{method}.jsonl"
+        self.settings_path = folder / "settings" / f"{method}.json"
+        self.part = self.path.with_name(f"{self.path.name}.rank-{rank}") if rank else self.path
+
+    def check_settings(self, settings: dict) -> None:
+        """Note what the scores are made with; by process 0 alone.
+
+        Raises:
+            ValueError: there are scores that were made with something else; it names what differs.
+        """
+        known = json.loads(self.settings_path.read_text()) if self.settings_path.exists() else {}
+        # As they read once written.
+        settings = json.loads(json.dumps(settings))
+        differing = [name for name in settings.keys() | known.keys() if settings.get(name) != known.get(name)]
+        if differing and self.path.exists():
+            raise ValueError(
+                f"{self.path} holds scores made with other settings, which differ in {', '.join(sorted(differing))}."
+                " Take another `--output_dir`, or delete that file."
+            )
+        self.settings_path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.settings_path, json.dumps(settings, indent=1).encode())
+
+    def join(self) -> None:
+        """Take the parts of the other processes into the file, ordered by uid and view; by process 0 alone."""
+        parts = sorted(self.path.parent.glob(f"{self.path.name}.rank-*"))
+        if parts:
+            scores = self.read()
+            for part in parts:
+                scores |= read_scores(part)
+            write_scores(self.path, dict(sorted(scores.items())))
+            for part in parts:
+                part.unlink()
+
+    def read(self) -> Scores:
+        return read_scores(self.path)
+
+    def append(self, uid: str, view: int, scores: dict[str, float]) -> None:
+        append_json_line(self.part, {"uid": uid, "view": view, **scores})

@@ -1,0 +1,110 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which metrics `training/evaluate.py` computes, what they need, and what their scores depend on."""
+
+import argparse
+
+import torch
+import trimesh
+from transformers import Dinov2Model
+
+from ..data.evaluation_views import EvaluationView
+from ..data.latents import fingerprint
+from ..data.true_meshes import TrueMeshes
+from ..geometry.cameras import sphere_cameras
+from .frechet import Dinov2Features
+from .hi3deval import Hi3DEval
+from .normal_maps import MoGeNormalEstimator
+from .render_similarity import load_lpips
+from .rendered_views import DISTANCE, VERTICAL_FOV
+from .scorers import AlignmentScorer, FrechetScorer, RenderScorer, ScoredShape, Scorer, TurntableScorer
+
+METRICS = ("geometry", "is_as", "renders", "lpips", "normal_fd", "hi3deval")
+# In place of the name of a normal estimator: the normals of the true mesh.
+TRUE_NORMALS = "true"
+
+# Options that the scores of a metric depend on.
+_RENDERED = ("metric_encoder", "num_metric_views", "metric_resolution")
+_OPTIONS = {
+    "is_as": (*_RENDERED, "normal_estimator"),
+    "normal_fd": (*_RENDERED, "num_feature_views"),
+    "renders": ("render_resolution",),
+    "lpips": ("render_resolution",),
+}
+
+
+def check_metrics(args: argparse.Namespace) -> None:
+    """Raise `ValueError` for a metric whose needs are not given."""
+    needy = [name for name in ("renders", "lpips", "normal_fd") if name in args.metrics]
+    if "is_as" in args.metrics and args.normal_estimator == TRUE_NORMALS:
+        needy.append("is_as with true normals")
+    if needy and not (args.objects and args.root):
+        raise ValueError(f"{', '.join(needy)} needs the true meshes: `--objects` and `--root`.")
+    if "hi3deval" in args.metrics and not args.hi3deval:
+        raise ValueError("hi3deval needs `--hi3deval`, your git checkout of 3DTopia/Hi3DEval.")
+
+
+def settings_of(args: argparse.Namespace, models: dict[str, torch.nn.Module], *options: str) -> dict:
+    """Everything that the scores of a method depend on, views apart.
+
+    Args:
+        args: of `evaluate.py`.
+        models (`dict`): by name, that its shapes are made with.
+        options (`str`): of `args`, that they are made with.
+    """
+    names = ["dataset_name", "split", "resolution", "f_score_thresholds", *options]
+    names += [option for metric in args.metrics for option in _OPTIONS.get(metric, ())]
+    settings = {name: getattr(args, name) for name in names} | {"metrics": sorted({"geometry", *args.metrics})}
+    return settings | {name: fingerprint(model) for name, model in models.items()}
+
+
+class MetricSuite:
+    """The chosen metrics beyond `geometry`, their models loaded once.
+
+    Args:
+        args: of `evaluate.py`.
+        device (`torch.device`): of the models.
+    """
+
+    def __init__(self, args: argparse.Namespace, device: torch.device):
+        self.args = args
+        self.truth = TrueMeshes(args.objects, args.root, args.split) if args.objects and args.root else None
+        self.cameras = sphere_cameras(args.num_metric_views, distance=DISTANCE, vertical_fov=VERTICAL_FOV)
+        chosen = set(args.metrics)
+        if chosen & {"is_as", "normal_fd"}:
+            self.encoder = Dinov2Model.from_pretrained(args.metric_encoder, dtype=torch.float32).to(device).eval()
+        self.everywhere = []
+        if "is_as" in chosen:
+            estimator = None
+            if args.normal_estimator != TRUE_NORMALS:
+                estimator = MoGeNormalEstimator.from_pretrained(args.normal_estimator, device)
+            self.everywhere.append(AlignmentScorer(self.encoder, estimator, args.metric_batch_size))
+        if chosen & {"renders", "lpips"}:
+            lpips = load_lpips(device=device) if "lpips" in chosen else None
+            self.everywhere.append(RenderScorer(lpips, args.render_resolution))
+        if "hi3deval" in chosen:
+            launcher = {"launcher": args.hi3deval_launcher} if args.hi3deval_launcher else {}
+            self.hi3deval = Hi3DEval(args.hi3deval, **launcher)
+
+    def of_method(self, method: str) -> list[Scorer]:
+        """The scorers of one method; some leave files of their own."""
+        args, scorers = self.args, list(self.everywhere)
+        if "normal_fd" in args.metrics:
+            features = Dinov2Features(self.encoder, args.metric_batch_size)
+            folder = args.output_dir / "normal-features" / method
+            scorers.append(FrechetScorer(folder, features, args.num_feature_views))
+        if "hi3deval" in args.metrics:
+            scorers.append(TurntableScorer(args.output_dir / "turntables" / method, self.hi3deval))
+        return scorers
+
+    def score(self, scorers: list[Scorer], mesh: trimesh.Trimesh | None, view: EvaluationView) -> dict[str, float]:
+        """What the scorers say of one shape, `None` for one that failed."""
+        shape = ScoredShape(
+            mesh,
+            view,
+            cameras=self.cameras,
+            resolution=self.args.metric_resolution,
+            truth=self.truth,
+            backend=self.args.renderer,
+        )
+        return {name: value for scorer in scorers for name, value in scorer.add(shape).items()}

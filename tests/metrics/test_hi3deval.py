@@ -1,0 +1,88 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The adapter, against a program with the command line, the input and the output of Hi3DEval's scorer."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from diffusers_vilearn.metrics.hi3deval import Hi3DEval, Turntable, write_turntable
+
+# Scores a turntable by the number in its prompt's name, and plausibility 10 higher than details.
+SCORER = """
+import json, os, sys
+
+config, *words = sys.argv[1:]
+assert os.path.isfile(config), config
+settings = dict(zip(words[::2], words[1::2]))
+assert "worgb" in settings["test_file.anno_path"] == settings["available_corpus.infer.anno_path"]
+assert os.path.isfile(settings["model.qformer.ckpt"]) and settings["model.qformer.ckpt"] == settings["ckpt_path"]
+plausibility = "Geo_plausibility" in settings["ckpt_path"]
+answers = {}
+for row in json.load(open(settings["test_file.anno_path"])):
+    (video,) = row["video"]
+    assert os.path.isfile(video) and os.path.isfile(row["prompt"]) and len(row["score"]) == 5
+    answers[video] = [[float(os.path.basename(row["prompt"])[:-4]) + 10 * plausibility], [-1.0]]
+with open(os.path.join(settings["output_dir"], "prediction_and_score_align.json"), "w") as file:
+    json.dump(answers, file)
+"""
+
+
+def make_checkout(folder: Path, scorer: str = SCORER) -> Path:
+    for head in ("Geo_plausibility", "Geo_detail"):
+        (folder / "obj_scoring" / "trained" / head).mkdir(parents=True)
+        (folder / "obj_scoring" / "trained" / head / "mp_rank_00_model_states.pt").touch()
+    (folder / "obj_scoring" / "infer").mkdir()
+    (folder / "obj_scoring" / "infer" / "inference.py").write_text(scorer)
+    (folder / "obj_scoring" / "infer" / "config.py").touch()
+    return folder
+
+
+@pytest.fixture
+def turntables(tmp_path) -> list[Turntable]:
+    turntables = []
+    for number in (3, 1, 2):
+        turntable = Turntable(tmp_path / f"turn {number}.gif", tmp_path / f"{number}.png")
+        turntable.video.touch()
+        turntable.prompt.touch()
+        turntables.append(turntable)
+    return turntables
+
+
+def test_a_turntable_is_a_gif_of_one_turn(tmp_path):
+    write_turntable(trimesh.creation.box((1.0, 0.5, 0.2)), tmp_path / "turn.gif", resolution=56)
+    with Image.open(tmp_path / "turn.gif") as gif:
+        assert gif.n_frames == 16
+        frames = []
+        for index in range(16):
+            gif.seek(index)
+            frames.append(np.asarray(gif.convert("RGB")).astype(int))
+    covered = np.array([(frame < 245).any(axis=-1).sum() for frame in frames])
+    assert (covered > 0).all() and np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3)).min() > 1
+    # half a turn of a box shows the same again
+    assert np.abs(frames[1] - frames[9]).mean() < 0.1 * np.abs(frames[1] - frames[5]).mean()
+
+
+def test_both_heads_score_every_turntable(tmp_path, turntables):
+    scorer = Hi3DEval(make_checkout(tmp_path / "checkout"), launcher=[sys.executable])
+    assert scorer(turntables) == [{"gp": 10.0 + number, "gd": number} for number in (3.0, 1.0, 2.0)]
+
+
+def test_a_folder_without_the_scorer_or_its_checkpoints_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"git checkout of https://github.com/3DTopia/Hi3DEval .*inference.py"):
+        Hi3DEval(tmp_path)
+    checkout = make_checkout(tmp_path / "checkout")
+    (checkout / "obj_scoring" / "trained" / "Geo_detail" / "mp_rank_00_model_states.pt").unlink()
+    with pytest.raises(ValueError, match=r"lacks .*Geo_detail"):
+        Hi3DEval(checkout)
+
+
+@pytest.mark.parametrize("scorer", ["raise SystemExit('out of memory')", "print('nothing written')"])
+def test_a_scorer_that_fails_is_an_error_with_its_words(tmp_path, turntables, scorer):
+    adapter = Hi3DEval(make_checkout(tmp_path / "checkout", scorer), launcher=[sys.executable])
+    with pytest.raises(RuntimeError, match=r"Hi3DEval's scorer failed.*inference.py config.py"):
+        adapter(turntables)

@@ -1,0 +1,143 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The steps of the evaluation on true meshes: a right shape, a wrong one and one that failed."""
+
+import json
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from diffusers_vilearn.data.evaluation_views import EvaluationView
+from diffusers_vilearn.data.frames import object_to_frame
+from diffusers_vilearn.data.true_meshes import TrueMeshes
+from diffusers_vilearn.geometry import fit_camera, render, sphere_cameras
+from diffusers_vilearn.metrics.frechet import Dinov2Features
+from diffusers_vilearn.metrics.scorers import (
+    AlignmentScorer,
+    FrechetScorer,
+    RenderScorer,
+    ScoredShape,
+    TurntableScorer,
+)
+
+CAMERAS = sphere_cameras(10, distance=3.2, vertical_fov=45)
+AZIMUTH = 70
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory, chair) -> TrueMeshes:
+    folder = tmp_path_factory.mktemp("meshes")
+    record = dict.fromkeys(("source", "licence", "creator", "name", "category"), "test") | {"split": "heldout"}
+    meshes = {"chair": chair, "box": trimesh.creation.box((1, 2, 0.5)), "ring": trimesh.creation.torus(1, 0.3)}
+    lines = []
+    for name, mesh in meshes.items():
+        mesh.copy().apply_scale(12).export(folder / f"{name}.ply")
+        lines.append(json.dumps(record | {"uid": f"a/{name}", "path": f"{name}.ply"}))
+    (folder / "objects.jsonl").write_text("\n".join(lines))
+    return TrueMeshes(folder / "objects.jsonl", folder, "heldout")
+
+
+@pytest.fixture(scope="module")
+def shape_of(truth):
+    """(uid of the truth, mesh in the frame of the model) -> `ScoredShape` of a view from the side."""
+
+    def make(uid: str, mesh: trimesh.Trimesh | None) -> ScoredShape:
+        true = truth[uid]
+        camera = fit_camera(true.vertices, AZIMUTH, 15)
+        view = EvaluationView(
+            uid=uid,
+            view=0,
+            image=Image.fromarray(render(true, camera, 140).color),
+            camera=camera,
+            similarity=object_to_frame("view", true.vertices, AZIMUTH),
+            surface=np.zeros((0, 6)),
+            seen=np.zeros(0, bool),
+            xyz=np.zeros((0, 3)),
+            inside=np.zeros(0, bool),
+        )
+        return ScoredShape(mesh, view, cameras=CAMERAS, resolution=70, truth=truth)
+
+    return make
+
+
+def right(shape_of, uid: str) -> trimesh.Trimesh:
+    return shape_of(uid, None).true_mesh.copy()
+
+
+def test_true_meshes_are_normalised_and_turned_to_the_view(truth, shape_of):
+    assert np.abs(truth["a/chair"].bounds).max() == pytest.approx(0.95)
+    shape = shape_of("a/chair", None)
+    assert np.abs(shape.true_mesh.bounds).max() == pytest.approx(0.95)
+    camera = fit_camera(shape.true_mesh.vertices, 0, 15)
+    seen = np.asarray(shape.view.image.getchannel("A"))
+    assert np.abs(seen - render(shape.true_mesh, camera, 140).color[..., 3].astype(float)).mean() < 8
+    with pytest.raises(ValueError, match="no object 'a/table'"):
+        truth["a/table"]
+
+
+def test_alignment_with_true_normals_prefers_the_right_shape(shape_of, image_encoder):
+    scorer = AlignmentScorer(image_encoder)
+    meshes = {"right": right(shape_of, "a/chair"), "wrong": right(shape_of, "a/ring"), "failed": None}
+    scores = {name: scorer.add(shape_of("a/chair", mesh))["is_as"] for name, mesh in meshes.items()}
+    assert scores["failed"] == 0 < scores["wrong"] < scores["right"] <= 1
+
+
+def test_alignment_takes_an_estimator(shape_of, image_encoder):
+    sizes = []
+
+    def estimate(image):
+        sizes.append(image.size)
+        return np.broadcast_to([0.0, 0.0, 1.0], (image.height, image.width, 3))
+
+    shape = shape_of("a/box", right(shape_of, "a/box"))
+    assert AlignmentScorer(image_encoder, estimate).add(shape)["is_as"] > 0 and sizes == [(140, 140)]
+
+
+def test_renders_of_the_right_shape_are_the_same(shape_of):
+    scorer = RenderScorer(resolution=48)
+    scores = [
+        scorer.add(shape_of("a/box", mesh)) for mesh in (right(shape_of, "a/box"), right(shape_of, "a/ring"), None)
+    ]
+    assert scores[0]["psnr"] > 60 and scores[0]["ssim"] > 0.999
+    assert scores[1]["psnr"] < 40 and scores[2]["psnr"] < 40
+
+
+def test_frechet_distance_of_the_true_shapes_is_nothing(tmp_path, shape_of, image_encoder):
+    uids = ("a/chair", "a/box", "a/ring")
+    features = Dinov2Features(image_encoder)
+    distances = {}
+    for name, meshes in {
+        "right": [right(shape_of, uid) for uid in uids],
+        "wrong": [trimesh.creation.icosphere(subdivisions=2)] * 3,
+        "failed": [None] * 3,
+    }.items():
+        scorer = FrechetScorer(tmp_path / name, features, num_views=4)
+        scores = {}
+        for uid, mesh in zip(uids, meshes):
+            shape = shape_of(uid, mesh)
+            scores[shape.view.key] = scorer.add(shape)
+        same, measured = scorer.finish(scores)
+        assert same == scores and measured["normal_fd"]["n"] == 3
+        distances[name] = measured["normal_fd"]["mean"]
+    assert distances["right"] < 1e-2 * min(distances["wrong"], distances["failed"])
+
+
+def test_turntables_are_scored_at_once_and_only_those_that_lack_scores(tmp_path, shape_of):
+    asked = []
+
+    def hi3deval(turntables):
+        assert all(turntable.video.is_file() and turntable.prompt.is_file() for turntable in turntables)
+        asked.append(len(turntables))
+        return [{"gp": 5.0, "gd": 4.0} for _ in turntables]
+
+    scorer = TurntableScorer(tmp_path / "turntables", hi3deval)
+    scores = {}
+    for uid, mesh in (("a/box", right(shape_of, "a/box")), ("a/ring", None)):
+        shape = shape_of(uid, mesh)
+        scores[shape.view.key] = {"failed": int(mesh is None), **scorer.add(shape)}
+    finished, measured = scorer.finish(scores)
+    assert measured == {} and finished["a/box", 0] == {"failed": 0, "gp": 5.0, "gd": 4.0}
+    assert finished["a/ring", 0] == {"failed": 1, "gp": 0.0, "gd": 0.0}
+    assert scorer.finish(finished)[0] == finished and asked == [1]
