@@ -139,18 +139,23 @@ def _write(folder: Path, template: str | Path, data: ModelCardData | DatasetCard
 
 def _counts(table: Path, *columns: str) -> dict[tuple, int]:
     """How many rows of a table have each combination of values."""
-    import pyarrow.dataset as pads
+    from .data.shards import read_parquet
 
-    groups = pads.dataset(table).to_table(list(columns)).group_by(list(columns)).aggregate([([], "count_all")])
-    return {tuple(row[column] for column in columns): row["count_all"] for row in groups.to_pylist()}
+    counts = Counter()
+    for file in sorted(table.glob("*.parquet")):
+        rows = read_parquet(file, list(columns)).to_pylist()
+        counts.update(tuple(row[column] for column in columns) for row in rows)
+    return counts
 
 
 def _splits_of(table: Path) -> dict[str, int]:
     """Split -> number of rows of one table."""
-    import pyarrow.dataset as pads
+    import pyarrow.parquet as pq
 
-    splits = sorted({file.name.split("-")[0] for file in table.glob("*.parquet")})
-    return {split: pads.dataset(sorted(map(str, table.glob(f"{split}-*.parquet")))).count_rows() for split in splits}
+    counts = Counter()
+    for file in sorted(table.glob("*.parquet")):
+        counts[file.name.split("-")[0]] += pq.read_metadata(file).num_rows
+    return counts
 
 
 def _components(folder: Path) -> dict[str, tuple[str, dict, int]]:

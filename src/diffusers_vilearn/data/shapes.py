@@ -17,7 +17,7 @@ from .engines import Answers
 from .features import REJECT_FEATURES, SHAPE_FEATURES, VIEW_FEATURES
 from .preparation import ObjectPreparation, reject_object
 from .records import ObjectRecords, group_digests, plan_shards
-from .shards import StagedShard, shard_path
+from .shards import StagedShard, read_parquet, shard_path
 from .workers import WorkerFailure
 
 # In the order in which they are written: a shard with shapes is a finished one.
@@ -116,6 +116,6 @@ def count_outcomes(output_dir: Path, shards: Iterable[str]) -> Counter:
     counts = Counter()
     for shard in shards:
         counts["accepted"] += pq.read_metadata(shard_path(output_dir, "shapes", shard)).num_rows
-        rejects = pq.read_table(shard_path(output_dir, "rejects", shard), columns=["reason"])
+        rejects = read_parquet(shard_path(output_dir, "rejects", shard), ["reason"])
         counts.update(rejects.column("reason").to_pylist())
     return counts

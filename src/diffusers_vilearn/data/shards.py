@@ -30,6 +30,15 @@ def to_parquet(rows: list[dict], features: datasets.Features) -> bytes:
     return file.getvalue()
 
 
+def read_parquet(file, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet file (path or file object), or some of its columns.
+
+    Not by `pq.read_table` or datasets of pyarrow: their threads may abort the process at its end: apache/arrow#45214.
+    """
+    with pq.ParquetFile(file) as parquet:
+        return parquet.read(columns)
+
+
 def _write_table(table: pa.Table, file) -> None:
     """Write a Parquet file; one of an empty table has no row group, since `datasets` stumbles over empty ones."""
     with pq.ParquetWriter(file, table.schema) as writer:
@@ -76,8 +85,8 @@ class StagedShard:
         """
         for table, columns in features.items():
             files = [self._rows(table, index) for index in range(self.size)]
-            empty = pq.read_table(io.BytesIO(to_parquet([], columns)))
-            rows = pa.concat_tables([empty, *(pq.read_table(file) for file in files if file.exists())])
+            empty = read_parquet(io.BytesIO(to_parquet([], columns)))
+            rows = pa.concat_tables([empty, *(read_parquet(file) for file in files if file.exists())])
             path = shard_path(self.folder, table, self.shard)
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_atomically(path, partial(_write_table, rows))
