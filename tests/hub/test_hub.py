@@ -116,6 +116,25 @@ def test_a_pipeline_and_a_model_go_up_with_cards_and_come_back(hub, tmp_path):
         assert word in said
 
 
+def test_a_malformed_index_of_shards_is_named(hub, tmp_path):
+    folder = tmp_path / "vae"
+    shutil.copytree(CHECKPOINT / "vae", folder)
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    weights.rename(folder / "whole.safetensors")
+    weights.with_name(f"{weights.name}.index.json").write_text('{"metadata": {}, "weight_map": []}')
+    hub.add("user/vae", folder)
+    code = """
+        from diffusers_vilearn import VecSetVAE
+        try:
+            VecSetVAE.from_pretrained("user/vae")
+        except ValueError as error:
+            print(error)
+    """
+    said = succeed(hub, tmp_path / "home", code)
+    assert f"`weight_map` in '{tmp_path / 'home'}" in said
+    assert "diffusion_pytorch_model.safetensors.index.json' must be a JSON object, but is []" in said
+
+
 def test_who_may_not_is_told_so(hub, tmp_path):
     hub.add("user/secret", CHECKPOINT / "vae", private=True)
     hub.add("somebody/else", CHECKPOINT / "vae")

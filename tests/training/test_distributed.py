@@ -45,6 +45,7 @@ def test_two_processes_make_the_losses_of_one(work, alone, tmp_path):
     assert len(list((tmp_path / "two" / "samples").glob("*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_fsdp2_makes_the_losses_of_one_process_and_resumes_exactly(work, alone, tmp_path):
     words = arguments(work, tmp_path / "sharded", *OPTIONS, "--train_batch_size", 2)
     launch_fsdp2(SCRIPT, *words)
