@@ -21,7 +21,7 @@ from grid import Settings
 from results import DETAIL, HEADLINE, METRICS, collect
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 LABELS = {
