@@ -77,6 +77,7 @@ class Settings:
         transformer (`dict`): arguments of the model.
         train (`dict`): arguments of `train_vilearn.py`.
         arms (`list[str]`): of `ARMS`.
+        ablations (`list[str]`): likewise; they run when all arms have run with all seeds.
         seeds (`list[int]`): of the training.
         latents (`Latents`), scoring (`Scoring`): see there.
     """
@@ -90,11 +91,12 @@ class Settings:
     seeds: list[int]
     scoring: Scoring
     latents: Latents = field(default_factory=Latents)
+    ablations: list[str] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, values: dict, where: str) -> "Settings":
         _check_keys(values, cls, where)
-        unknown = [arm for arm in values["arms"] if arm not in ARMS]
+        unknown = [arm for arm in [*values["arms"], *values.get("ablations", [])] if arm not in ARMS]
         if unknown:
             raise ValueError(f"{where} has unknown arms: {', '.join(unknown)}; there are {', '.join(ARMS)}.")
         own = {"scoring": Scoring, "latents": Latents}
@@ -105,9 +107,14 @@ class Settings:
             values[name] = _expand(values[name])
         return cls(**values)
 
+    @property
+    def all_arms(self) -> list[str]:
+        """Arms and ablations."""
+        return [*self.arms, *self.ablations]
+
     def shared(self) -> dict:
         """What all runs must have in common to be compared: everything but which arms and seeds there are."""
-        return {name: value for name, value in asdict(self).items() if name not in ("arms", "seeds")}
+        return {name: value for name, value in asdict(self).items() if name not in ("arms", "ablations", "seeds")}
 
 
 @dataclass(frozen=True)
@@ -186,14 +193,14 @@ def read_grid(path: Path) -> dict[str, Settings]:
 
 
 def list_runs(grid: dict[str, Settings], root: Path) -> list[Run]:
-    """All runs: every arm of every regime with the first seed, then with the next one."""
+    """All runs: every arm of every regime with the first seed, then with the next one; then the ablations likewise."""
     runs = [
         Run(settings, regime, arm, seed, root)
         for regime, settings in grid.items()
         for seed in settings.seeds
-        for arm in settings.arms
+        for arm in settings.all_arms
     ]
-    return sorted(runs, key=lambda run: run.settings.seeds.index(run.seed))
+    return sorted(runs, key=lambda run: (run.arm in run.settings.ablations, run.settings.seeds.index(run.seed)))
 
 
 def _merge(values: dict, changes: dict) -> dict:

@@ -64,7 +64,7 @@ def read_regime(regime: str, settings: Settings, root: Path) -> dict[str, dict[i
     results = defaultdict(dict)
     for run in runs:
         results[run.arm][run.seed] = read_run(run)
-    return {arm: results[arm] for arm in settings.arms if arm in results}
+    return {arm: results[arm] for arm in settings.all_arms if arm in results}
 
 
 def summarise_regime(settings: Settings, results: dict[str, dict[int, dict]]) -> dict[str, dict]:

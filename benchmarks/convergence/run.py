@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
@@ -59,6 +60,7 @@ class TableJob:
             return [*command, "--vae", settings.vae]
         shards = {path.name for path in (folder / "shapes").glob("*.parquet")}
         if shards <= {path.name for path in (folder / self.name).glob("*.parquet")}:
+            self._check_metadata(folder / self.name)
             return None
         command = [TRAINING / "prepare_dataset.py", "latents", "--dataset_name", folder, "--name", latents.name]
         command += ["--vae", settings.vae, "--image_encoder", settings.image_encoder, "--device", self.device]
@@ -66,6 +68,16 @@ class TableJob:
         command += ["--num_tokens", latents.num_tokens] if latents.num_tokens is not None else []
         command += ["--image_size", latents.image_size] if latents.image_size is not None else []
         return command + (["--mirror"] if latents.mirror else [])
+
+    def _check_metadata(self, folder: Path) -> None:
+        """`train_vilearn.py` checks the models of a table, but takes it with any options."""
+        metadata = json.loads((folder / "metadata.json").read_text())
+        for name, wanted in asdict(self.settings.latents).items():
+            if wanted is not None and metadata.get(name, wanted) != wanted:
+                raise ValueError(
+                    f"{folder} was made with `{name}` {metadata[name]!r}, but the grid wants {wanted!r}; give its"
+                    " `latents` another `name`."
+                )
 
     def tidy(self) -> None:
         """Nothing is left over."""
@@ -207,13 +219,13 @@ def keep_grid(grid: dict[str, Settings], root: Path) -> None:
     write_atomically(path, json.dumps(kept, indent=1).encode())
 
 
-def table_jobs(grid: dict[str, Settings], root: Path, device: str) -> list[TableJob]:
-    """Each table once, and the ones that others are derived from first."""
+def table_jobs(runs: list[Run], device: str) -> list[TableJob]:
+    """The tables of some runs, each once, and the ones that others are derived from first."""
     jobs = {}
-    for settings in grid.values():
-        for masks in ("grouped", *sorted({ARMS[arm].masks for arm in settings.arms} - {"grouped"})):
-            job = TableJob(settings, masks, root, device)
-            jobs.setdefault((settings.dataset_name, job.name), job)
+    for run in runs:
+        for masks in dict.fromkeys(("grouped", ARMS[run.arm].masks)):
+            job = TableJob(run.settings, masks, run.root, device)
+            jobs.setdefault((run.settings.dataset_name, job.name), job)
     return list(jobs.values())
 
 
@@ -244,10 +256,13 @@ def main(args) -> int:
     lock = lock_experiment(args.output_dir)
     keep_grid(grid, args.output_dir)
     part = Slice(args.minutes, process_environment(args.device, args.threads), lock)
-    failed = part.work(table_jobs(grid, args.output_dir, args.device), 1)
-    runs = list_runs(grid, args.output_dir)
-    if not failed:
-        failed = part.work([RunJob(run, args.grid, args.device) for run in runs], args.jobs)
+    runs, failed = list_runs(grid, args.output_dir), []
+    # The ablations' tables can wait until their turn.
+    for ablations in (False, True):
+        wanted = [run for run in runs if (run.arm in run.settings.ablations) == ablations]
+        failed += part.work(table_jobs(wanted, args.device), 1)
+        ready = [RunJob(run, args.grid, args.device) for run in wanted if run.table not in failed]
+        failed += part.work(ready, args.jobs)
     done = sum(run.is_trained and is_scored(run) for run in runs)
     print(f"{done} of {len(runs)} runs are done." + ("" if done == len(runs) else " The same command goes on."))
     return 1 if failed else 0
