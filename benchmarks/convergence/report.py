@@ -68,12 +68,12 @@ def draw_losses(settings: Settings, runs: dict[str, dict[int, dict]], path: Path
     plt.close(figure)
 
 
-def interval(value: dict[str, float] | None, digits: int = 3) -> str:
+def interval(value: dict[str, float | None] | None, digits: int = 3) -> str:
     """`mean [low, high]`, without the interval of a single seed; a dash for nothing."""
     if value is None:
         return "—"
     text = f"{value['mean']:.{digits}f}"
-    if np.isfinite(value["low"]):
+    if value["low"] is not None:
         text += f" [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
     return text
 
@@ -110,7 +110,7 @@ def write_report(regimes: dict[str, dict], docs: Path, name: str) -> None:
     for found in regimes.values():
         settings = asdict(found["settings"])
         found["settings"] = {key: Path(value).name if key in places else value for key, value in settings.items()}
-    (docs / f"{name}.json").write_text(json.dumps(regimes, indent=1), encoding="utf-8")
+    (docs / f"{name}.json").write_text(json.dumps(regimes, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def parse_args():

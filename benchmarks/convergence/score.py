@@ -33,10 +33,17 @@ class Scorer:
     def __init__(self, run: Run, device: str):
         self.run, self.device = run, torch.device(device)
         self.vae = VecSetVAE.from_pretrained(run.settings.vae).to(self.device).eval()
+        self._opened: dict[tuple, Truths] = {}
         self.num_tokens = read_metadata(run.settings.dataset_name, run.table)["num_tokens"]
         self.autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=run.settings.train.get("mixed_precision") == "bf16"
         )
+
+    def _truths(self, views: dict) -> Truths:
+        key = tuple(sorted(views.items()))
+        if key not in self._opened:
+            self._opened[key] = Truths(self.run.settings, self.vae.config, **views)
+        return self._opened[key]
 
     def _transformer(self, step: int) -> ViLearnTransformer3DModel:
         return ViLearnTransformer3DModel.from_pretrained(self.run.snapshot(step)).to(self.device).eval()
@@ -47,7 +54,7 @@ class Scorer:
         partial = path.with_suffix(".partial")
         partial.parent.mkdir(parents=True, exist_ok=True)
         done = {(record["uid"], record["view"]) for record in read_json_lines(partial)}
-        truths = Truths(self.run.settings, self.vae.config, **task.views)
+        truths = self._truths(task.views)
         left = [row for row in range(len(truths)) if truths.keys[row] not in done]
         sampler = Sampler(self.run.settings, self.vae, self._transformer(task.step), self.num_tokens)
         for start in range(0, len(left), scoring.batch_size):

@@ -55,17 +55,19 @@ def speed_up(baseline: Curve, arm: Curve) -> float | None:
     return baseline.steps_to(level) / arm.steps_to(level)
 
 
-def mean_with_interval(values, level: float = 0.95) -> dict[str, float]:
-    """Mean of values of a few seeds and Student's interval of it, NaN for a single one."""
+def mean_with_interval(values, level: float = 0.95) -> dict[str, float | None]:
+    """Mean of values of a few seeds, and Student's interval of it, which a single one has not."""
     values = np.asarray(values, float)
-    half = np.nan
-    if len(values) > 1:
-        half = student.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return {"mean": float(values.mean()), "low": float(values.mean() - half), "high": float(values.mean() + half)}
+    mean = float(values.mean())
+    if len(values) == 1:
+        return {"mean": mean, "low": None, "high": None}
+    half = float(student.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
-def ratio_with_interval(ratios: list[float | None]) -> dict[str, float] | None:
+def ratio_with_interval(ratios: list[float | None]) -> dict[str, float | None] | None:
     """Geometric mean of ratios, one a seed, with the interval of the mean logarithm; `None` if one is missing."""
     if any(ratio is None for ratio in ratios):
         return None
-    return {name: float(np.exp(value)) for name, value in mean_with_interval(np.log(ratios)).items()}
+    found = mean_with_interval(np.log(ratios))
+    return {name: None if value is None else float(np.exp(value)) for name, value in found.items()}
