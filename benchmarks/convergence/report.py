@@ -46,6 +46,8 @@ def draw_curves(settings: Settings, runs: dict[str, dict[int, dict]], path: Path
             axis.plot(steps, values.mean(axis=0), label=arm, color=f"C{colour}", marker=".")
             axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=f"C{colour}", alpha=0.12, lw=0)
         axis.set(title=LABELS[metric], xscale="log", xlabel="steps")
+        axis.set_xticks(steps, steps, fontsize="small")
+        axis.minorticks_off()
     for axis in axes.flat[len(METRICS) :]:
         axis.axis("off")
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="lower right")
@@ -62,6 +64,8 @@ def draw_losses(settings: Settings, runs: dict[str, dict[int, dict]], path: Path
             values = np.array([[step[index]["loss"] for step in run["losses"]] for run in by_seed.values()])
             axis.plot(settings.scoring.steps, values.mean(axis=0), label=arm)
         axis.set(title=f"sigma {one['low']:.1f} to {one['high']:.1f}", xscale="log", yscale="log", xlabel="steps")
+        axis.set_xticks(settings.scoring.steps, settings.scoring.steps, fontsize="small")
+        axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes[0, 0].legend(fontsize="small")
     figure.suptitle("Diagnostic only: validation loss with each arm's own mask, which is information")
     figure.savefig(path, dpi=80)
@@ -104,7 +108,8 @@ def write_report(regimes: dict[str, dict], docs: Path, name: str) -> None:
     page = template.render(
         regimes=regimes, name=name, arms=ARMS, metrics=METRICS, headline=HEADLINE, labels=LABELS, detail=DETAIL
     )
-    (docs / f"{name}.md").write_text(page, encoding="utf-8")
+    lines = [line.rstrip() for line in page.splitlines()]
+    (docs / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     # Where the data and the models lay says nothing to others.
     places = ("dataset_name", "vae", "image_encoder")
     for found in regimes.values():

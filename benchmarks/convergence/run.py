@@ -164,7 +164,7 @@ class Slice:
                 else:
                     failed.append(job.name)
                     print(f"{job.name} failed with status {process.returncode}: see {job.log}.", flush=True)
-            time.sleep(0.5)
+            time.sleep(0.2)
         # Training ends with a checkpoint; everything else just ends.
         for process in running.values():
             process.terminate()
