@@ -33,7 +33,8 @@ def read_run(run: Run) -> dict:
 
     Returns:
         `dict`: `curve`, metric -> one value for each scored step, over the views that all steps share; `final`, metric
-        -> value over all views of the last step; `extra`, task -> metric -> value; `losses`, for each step the bins.
+        -> value over all views of the last step; `extra`, task -> metric -> value; `losses`, for each step the bins;
+        `visible_fraction`, the mean share of visible tokens in its training data, which inference declares.
     """
     rows = {task.name: read_json_lines(task.path(run)) for task in list_tasks(run)}
     steps = [step_name(step) for step in run.settings.scoring.steps]
@@ -43,7 +44,9 @@ def read_run(run: Run) -> dict:
         kept = [row for row in rows[name] if (row["uid"], row["view"]) in shared]
         for metric, value in _means(kept).items():
             curve[metric].append(value)
+    config = json.loads((run.snapshot(run.settings.scoring.steps[-1]) / "config.json").read_text())
     return {
+        "visible_fraction": config["visible_fraction"],
         "curve": dict(curve),
         "num_curve_views": len(shared),
         "final": _means(rows[steps[-1]]),
@@ -73,7 +76,8 @@ def summarise_regime(settings: Settings, results: dict[str, dict[int, dict]]) ->
     summary = {}
     for arm, by_seed in results.items():
         finals = {name: mean_with_interval([run["final"][name] for run in by_seed.values()]) for name in METRICS}
-        summary[arm] = {"seeds": sorted(by_seed), "final": finals}
+        fraction = float(np.mean([run["visible_fraction"] for run in by_seed.values()]))
+        summary[arm] = {"seeds": sorted(by_seed), "visible_fraction": fraction, "final": finals}
         paired = sorted(by_seed.keys() & results.get(BASELINE, {}).keys())
         if arm == BASELINE or not paired:
             continue

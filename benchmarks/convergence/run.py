@@ -168,8 +168,9 @@ class Slice:
         # Training ends with a checkpoint; everything else just ends.
         for process in running.values():
             process.terminate()
-        for process in running.values():
+        for job, process in running.items():
             process.wait()
+            job.tidy()
         return failed
 
     def _start(self, command: list, log: Path) -> subprocess.Popen:

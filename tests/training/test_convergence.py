@@ -198,7 +198,15 @@ def test_a_grid_from_end_to_end(grid, experiment):
     found = collect(grid, experiment)["base"]
     assert len(found["runs"]["none"][5]["curve"]["chamfer"]) == 2
     assert found["runs"]["none"][5]["num_final_views"] == 2
-    assert set(found["summary"]["va_rope_shuffled"]) == {"seeds", "final", "speed_ups", "differences"}
+    assert set(found["summary"]["va_rope_shuffled"]) == {
+        "seeds",
+        "visible_fraction",
+        "final",
+        "speed_ups",
+        "differences",
+    }
+    # The shuffled masks are as large as those that `none` does not look at.
+    assert found["runs"]["none"][5]["visible_fraction"] == found["runs"]["va_rope_shuffled"][5]["visible_fraction"]
 
 
 def test_the_report_is_written_from_files(grid, experiment, tmp_path):
@@ -209,7 +217,7 @@ def test_the_report_is_written_from_files(grid, experiment, tmp_path):
     assert "### Speed-up against `none`" in page and "{{" not in page and str(grid.parent) not in page
     runs = collect(grid, experiment)["base"]["runs"]
     assert numbers["base"]["runs"]["none"]["5"]["final"] == runs["none"][5]["final"]
-    assert f"| `none` | {runs['none'][5]['final']['chamfer']:.3f} |" in page
+    assert f" | {runs['none'][5]['final']['chamfer']:.3f} | " in page
     for picture in ("base", "base-losses"):
         assert (tmp_path / "images" / f"convergence-{picture}.png").stat().st_size > 10_000
 
@@ -231,6 +239,17 @@ def test_a_stopped_grid_goes_on_to_the_same_state(grid, experiment, tmp_path):
         name = "snapshots/step-00000300/diffusion_pytorch_model.safetensors"
         weights, others = load_file(run.folder / name), load_file(other / name)
         assert all(torch.equal(value, others[key]) for key, value in weights.items())
+
+
+def test_a_table_that_cannot_be_made_is_named(grid, tmp_path, capfd):
+    values = yaml.safe_load(grid.read_text())
+    values["vae"], values["latents"]["name"] = str(tmp_path / "nowhere"), "other"
+    changed = tmp_path / "grid.yaml"
+    changed.write_text(yaml.safe_dump(values))
+    assert start(changed, tmp_path / "run").wait(300) == 1
+    output = capfd.readouterr().out
+    assert "other-8 failed with status" in output and "0 of 2 runs are done" in output
+    assert "nowhere" in (tmp_path / "run/other-8.log").read_text()
 
 
 def test_other_settings_are_refused(grid, experiment, tmp_path):
