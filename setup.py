@@ -7,6 +7,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 EXTRAS = {
+    "benchmarks": ["matplotlib>=3.8", "pyyaml>=6", "scipy>=1.12"],
     # Published by its authors as source only.
     "cuda": ["nvdiffrast @ git+https://github.com/NVlabs/nvdiffrast"],
     # Brings torchvision.
@@ -18,12 +19,14 @@ EXTRAS = {
     "train": ["tensorboard>=2.14", "onnx>=1.15", "peft>=0.15", "pyyaml>=6"],
     "test": [
         "hypothesis>=6.100",
+        "matplotlib>=3.8",
         "peft>=0.15",
         "pytest>=8",
         "pytest-timeout>=2.3",
         "ray>=2.40",
         "rtree>=1.2",
         "ruff>=0.6",
+        "scipy>=1.12",
         "torchmetrics>=1.4",
     ],
 }

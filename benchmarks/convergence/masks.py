@@ -1,0 +1,152 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Latents tables that differ from another one in which tokens are called visible, and in nothing else.
+
+    python benchmarks/convergence/masks.py --dataset_name data/mine --table latents --masks shuffled
+
+writes `latents-shuffled`: the same rows in the same order. May be interrupted and run again.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from arms import MASKS, masked_table
+
+from diffusers_vilearn import VecSetVAE
+from diffusers_vilearn.data.clouds import takes_sharp_points
+from diffusers_vilearn.data.latents import METADATA_FILE, ViewPreparation, anchors_in_view, fingerprint
+from diffusers_vilearn.data.preparation import object_rng
+from diffusers_vilearn.data.shards import ROWS_PER_GROUP, shard_path
+from diffusers_vilearn.files import replace_atomically, write_atomically
+
+
+def shuffled_tokens(row: dict, num_tokens: int) -> np.ndarray:
+    """As many tokens as the view's visible ones, drawn, always the same for one view."""
+    rng = object_rng(row["uid"], f"shuffled/{row['view']}/{row['mirrored']}")
+    return np.sort(rng.permutation(num_tokens)[: len(row["visible_tokens"])])
+
+
+class OracleMasks:
+    """Which tokens were queried from a surface point that the camera sees.
+
+    Tables hold no such points, so they are found again, as when the table was made.
+
+    Args:
+        dataset (`Path`): with the tables `shapes` and `views`.
+        vae (`VecSetVAE`): that made the latents.
+    """
+
+    def __init__(self, dataset: Path, vae: VecSetVAE):
+        self.dataset, self.vae = dataset, vae.eval()
+        self.prepare_view = ViewPreparation(vae.config)
+
+    def masks(self, shard: str, rows: list[dict], num_tokens: int) -> Iterator[np.ndarray]:
+        """One (tokens,) bool for each row of a shard.
+
+        Raises:
+            ValueError: a point found again does not agree with its table.
+        """
+        clouds = {row["uid"]: row for row in _read(self.dataset, "shapes", shard, ["uid", "surface", "sharp_edges"])}
+        columns = ["uid", "view", "azimuth", "visible_points"]
+        views = {(row["uid"], row["view"]): row for row in _read(self.dataset, "views", shard, columns)}
+        for row in rows:
+            mask = self._mask(views[row["uid"], row["view"]], clouds[row["uid"]], row["mirrored"], num_tokens)
+            visible = np.isin(np.arange(num_tokens), row["visible_tokens"])
+            if abs(float((mask == visible).mean()) - row["anchor_agreement"]) > 1e-6:
+                raise ValueError(
+                    f"The surface points of {row['uid']}, view {row['view']}, are not those that the table of latents"
+                    " was made with: `shapes` or `views` have changed since, or it was made by another version."
+                )
+            yield mask
+
+    @torch.no_grad()
+    def _mask(self, view: dict, cloud: dict, mirrored: bool, num_tokens: int) -> np.ndarray:
+        rng = object_rng(view["uid"], f"latents/{view['view']}")
+        surface, sharp_edges = (np.asarray(cloud[name]) for name in ("surface", "sharp_edges"))
+        inputs = self.prepare_view(view, surface, sharp_edges.reshape(-1, 6), rng, mirrored)
+        points, sharp_points = (torch.from_numpy(inputs[name])[None] for name in ("points", "sharp_points"))
+        _, anchors = self.vae.encode_with_anchors(
+            points, sharp_points if takes_sharp_points(self.vae.config) else None, num_tokens=num_tokens
+        )
+        return anchors_in_view(anchors[0].float().numpy(), inputs["visible_points"])
+
+
+def derive_table(dataset: Path, table: str, masks: str, vae: str | None = None) -> None:
+    """Write the training rows of `masked_table(table, masks)`.
+
+    Args:
+        dataset (`Path`): folder of a prepared dataset.
+        table (`str`): a whole latents table.
+        masks (`str`): of `MASKS`.
+        vae (`str`, *optional*): folder or Hub id of the `VecSetVAE` that made it, for `oracle`.
+    """
+    name = masked_table(table, masks)
+    metadata = json.loads((dataset / table / METADATA_FILE).read_text())
+    oracle = _start_oracle(dataset, vae, metadata) if masks == "oracle" else None
+    (dataset / name).mkdir(parents=True, exist_ok=True)
+    for path in sorted((dataset / table).glob("train-*.parquet")):
+        target = shard_path(dataset, name, path.stem)
+        if target.exists():
+            continue
+        # `pq.read_table` may abort the process at its end: apache/arrow#45214.
+        with pq.ParquetFile(path) as file:
+            shard = file.read()
+        columns = ["uid", "view", "mirrored", "visible_tokens", "anchor_agreement"]
+        rows, num_tokens = shard.select(columns).to_pylist(), metadata["num_tokens"]
+        if masks == "oracle":
+            visible = [np.flatnonzero(mask) for mask in oracle.masks(path.stem, rows, num_tokens)]
+        elif masks == "shuffled":
+            visible = [shuffled_tokens(row, num_tokens) for row in rows]
+        else:
+            visible = [np.zeros(0, int)] * len(rows)
+        # Only what the oracle says is known to agree with it.
+        agreement = 1.0 if masks == "oracle" else float("nan")
+        shard = _replace(shard, "visible_tokens", [tokens.tolist() for tokens in visible])
+        shard = _replace(shard, "visible_share", [len(tokens) / num_tokens for tokens in visible])
+        shard = _replace(shard, "anchor_agreement", [agreement] * len(rows))
+        replace_atomically(target, partial(pq.write_table, shard, row_group_size=ROWS_PER_GROUP))
+    # Last of all, as what says that the table is whole.
+    write_atomically(dataset / name / METADATA_FILE, json.dumps({**metadata, "masks": masks}, indent=1).encode())
+
+
+def _start_oracle(dataset: Path, vae: str | None, metadata: dict) -> OracleMasks:
+    if vae is None:
+        raise ValueError("Oracle masks need `vae`, the one that made the latents.")
+    model = VecSetVAE.from_pretrained(vae)
+    if fingerprint(model) != metadata["vae"]:
+        raise ValueError(f"The latents were not made by the VAE {vae}.")
+    return OracleMasks(dataset, model)
+
+
+def _replace(shard: pa.Table, name: str, values: list) -> pa.Table:
+    index = shard.schema.get_field_index(name)
+    return shard.set_column(index, shard.schema.field(index), pa.array(values, shard.schema.field(index).type))
+
+
+def _read(dataset: Path, table: str, shard: str, columns: list[str]) -> datasets.Dataset:
+    path = str(shard_path(dataset, table, shard))
+    rows = datasets.load_dataset("parquet", data_files=path, columns=columns, split="train")
+    return rows.with_format("numpy")
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_name", type=Path, required=True, help="Folder of a prepared dataset.")
+    parser.add_argument("--table", default="latents", help="Latents table to take the rows from.")
+    parser.add_argument("--masks", choices=MASKS[1:], required=True)
+    parser.add_argument("--vae", help="That made the table; for oracle masks.")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    datasets.disable_progress_bars()
+    args = parse_args()
+    derive_table(args.dataset_name, args.table, args.masks, args.vae)

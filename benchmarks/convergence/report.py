@@ -1,0 +1,132 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Write what a grid found: a page with tables and curves, and the numbers beside it.
+
+    python benchmarks/convergence/report.py --grid benchmarks/convergence/grid-cpu.yaml \\
+        --output_dir runs/convergence --docs docs
+
+Takes the runs that are whole, be it not all of them.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import jinja2
+import matplotlib
+import numpy as np
+from arms import ARMS
+from grid import Settings
+from results import DETAIL, HEADLINE, METRICS, collect
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+TEMPLATE = Path(__file__).with_name("report.md.jinja")
+LABELS = {
+    "chamfer": "Chamfer ↓",
+    "f_score@0.05": "F-score@0.05 ↑",
+    "f_score@0.02": "F-score@0.02 ↑",
+    "iou": "IoU ↑",
+    "floaters": "floaters ↓",
+    "visible_recall@0.05": "visible recall ↑",
+    "invisible_recall@0.05": "invisible recall ↑",
+}
+
+
+def draw_curves(settings: Settings, runs: dict[str, dict[int, dict]], path: Path) -> None:
+    """Each metric over the steps: the mean over seeds, and a band from the worst to the best seed."""
+    columns = 4
+    figure, axes = plt.subplots(-(-len(METRICS) // columns), columns, figsize=(16, 7), layout="constrained")
+    steps = settings.scoring.steps
+    for axis, metric in zip(axes.flat, METRICS):
+        for colour, (arm, by_seed) in enumerate(runs.items()):
+            values = np.array([run["curve"][metric] for run in by_seed.values()])
+            axis.plot(steps, values.mean(axis=0), label=arm, color=f"C{colour}", marker=".")
+            axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=f"C{colour}", alpha=0.12, lw=0)
+        axis.set(title=LABELS[metric], xscale="log", xlabel="steps")
+        axis.set_xticks(steps, steps, fontsize="small")
+        axis.minorticks_off()
+    for axis in axes.flat[len(METRICS) :]:
+        axis.axis("off")
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="lower right")
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def draw_losses(settings: Settings, runs: dict[str, dict[int, dict]], path: Path) -> None:
+    """The diagnostic validation loss over the steps, in each bin of the noise level."""
+    bins = next(iter(next(iter(runs.values())).values()))["losses"][0]
+    figure, axes = plt.subplots(1, len(bins), figsize=(4 * len(bins), 4), layout="constrained", squeeze=False)
+    for index, (axis, one) in enumerate(zip(axes[0], bins)):
+        for arm, by_seed in runs.items():
+            values = np.array([[step[index]["loss"] for step in run["losses"]] for run in by_seed.values()])
+            axis.plot(settings.scoring.steps, values.mean(axis=0), label=arm)
+        axis.set(title=f"sigma {one['low']:.1f} to {one['high']:.1f}", xscale="log", yscale="log", xlabel="steps")
+        axis.set_xticks(settings.scoring.steps, settings.scoring.steps, fontsize="small")
+        axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    axes[0, 0].legend(fontsize="small")
+    figure.suptitle("Diagnostic only: validation loss with each arm's own mask, which is information")
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def interval(value: dict[str, float | None] | None, digits: int = 3) -> str:
+    """`mean [low, high]`, without the interval of a single seed; a dash for nothing."""
+    if value is None:
+        return "—"
+    text = f"{value['mean']:.{digits}f}"
+    if value["low"] is not None:
+        text += f" [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+    return text
+
+
+def extra_table(runs: dict[str, dict[int, dict]], prefix: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Arm -> setting of the tasks named `prefix-setting` -> metric -> mean over seeds."""
+    table = {}
+    for arm, by_seed in runs.items():
+        names = [name for name in next(iter(by_seed.values()))["extra"] if name.startswith(f"{prefix}-")]
+        for name in names:
+            rows = [run["extra"][name] for run in by_seed.values()]
+            means = {metric: float(np.mean([row[metric] for row in rows])) for metric in (*METRICS, *DETAIL)}
+            table.setdefault(arm, {})[name.removeprefix(f"{prefix}-")] = means
+    return table
+
+
+def write_report(regimes: dict[str, dict], docs: Path, name: str) -> None:
+    """`<name>.md`, `<name>.json` and `images/<name>-*.png` in `docs`."""
+    (docs / "images").mkdir(parents=True, exist_ok=True)
+    for regime, found in regimes.items():
+        draw_curves(found["settings"], found["runs"], docs / "images" / f"{name}-{regime}.png")
+        draw_losses(found["settings"], found["runs"], docs / "images" / f"{name}-{regime}-losses.png")
+        found["fractions"] = extra_table(found["runs"], "fraction")
+        found["guidance"] = extra_table(found["runs"], "guidance")
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["interval"] = interval
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    page = template.render(
+        regimes=regimes, name=name, arms=ARMS, metrics=METRICS, headline=HEADLINE, labels=LABELS, detail=DETAIL
+    )
+    lines = [line.rstrip() for line in page.splitlines()]
+    (docs / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # Where the data and the models lay says nothing to others.
+    places = ("dataset_name", "vae", "image_encoder")
+    for found in regimes.values():
+        settings = asdict(found["settings"])
+        found["settings"] = {key: Path(value).name if key in places else value for key, value in settings.items()}
+    (docs / f"{name}.json").write_text(json.dumps(regimes, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--grid", type=Path, required=True)
+    parser.add_argument("--output_dir", type=Path, required=True, help="That of run.py.")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="Folder to write to.")
+    parser.add_argument("--name", default="convergence", help="Of the page.")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    args = parse_args()
+    write_report(collect(args.grid, args.output_dir), args.docs, args.name)

@@ -1,0 +1,313 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The convergence experiment: arms that differ in what they should, known speed-ups, and a grid from end to end."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+import yaml
+from safetensors.torch import load_file
+
+from diffusers_vilearn.data.loading import load_table
+from diffusers_vilearn.data.shards import write_shard
+from diffusers_vilearn.training.samples import LatentSamples, SampleOptions
+
+ROOT = Path(__file__).parents[2]
+CONVERGENCE = ROOT / "benchmarks/convergence"
+sys.path.insert(0, str(CONVERGENCE))
+
+import run as runner  # noqa: E402
+from grid import list_runs, read_grid  # noqa: E402
+from masks import derive_table, shuffled_tokens  # noqa: E402
+from results import collect  # noqa: E402
+from samples import Truth, Truths, detail_behind  # noqa: E402
+from speedup import Curve, mean_with_interval, ratio_with_interval, speed_up  # noqa: E402
+
+STEPS = np.array([100, 200, 400, 800])
+
+
+def curve(values, higher_is_better=True) -> Curve:
+    return Curve.fit(STEPS, values, higher_is_better)
+
+
+def test_an_arm_that_is_twice_as_fast_has_speed_up_two():
+    slow, fast = np.log(STEPS), np.log(2 * STEPS)
+    assert speed_up(curve(slow), curve(fast)) == pytest.approx(2)
+    assert speed_up(curve(fast), curve(slow)) == pytest.approx(0.5)
+    assert speed_up(curve(slow), curve(slow)) == pytest.approx(1)
+    # Of a distance, less is better.
+    assert speed_up(curve(-slow, False), curve(-fast, False)) == pytest.approx(2)
+
+
+def test_a_level_is_reached_between_two_measurements():
+    assert curve([0, 1, 2, 3]).steps_to(1.5) == pytest.approx(200 * 2**0.5)
+    assert curve([0, 1, 2, 3]).steps_to(-1) == 100
+    with pytest.raises(ValueError, match="ends at 3"):
+        curve([0, 1, 2, 3]).steps_to(3.1)
+
+
+def test_a_lucky_measurement_is_not_learning():
+    assert curve([0, 3, 1, 3]).steps_to(2.5) > 400
+    assert speed_up(curve([0, 1, 2, 3]), curve([0, 3, 1, 3])) < 2
+
+
+def test_what_does_not_improve_has_no_speed_up():
+    rising, falling = curve([0, 1, 2, 3]), curve([3, 2, 1, 0])
+    assert speed_up(rising, falling) is None and speed_up(falling, rising) is None
+    assert ratio_with_interval([2.0, None]) is None
+
+
+def test_intervals_are_students():
+    found = mean_with_interval([1.0, 2.0, 3.0])
+    # t(0.975, 2) / sqrt(3) = 2.4841
+    assert (found["mean"], found["high"]) == (2, pytest.approx(2 + 2.4841, abs=1e-3))
+    assert ratio_with_interval([1.0, 4.0])["mean"] == pytest.approx(2)
+    assert mean_with_interval([1.0]) == {"mean": 1, "low": None, "high": None}
+
+
+def test_shuffled_masks_are_as_large_and_independent():
+    num_tokens, size = 32, 12
+    overlaps, masks = [], []
+    for view in range(400):
+        visible = np.arange(view % 20, view % 20 + size)
+        row = {"uid": "object", "view": view, "mirrored": False, "visible_tokens": visible}
+        drawn = shuffled_tokens(row, num_tokens)
+        assert len(set(drawn)) == size and 0 <= drawn.min() <= drawn.max() < num_tokens
+        assert (drawn == shuffled_tokens(row, num_tokens)).all()
+        overlaps.append(len(np.intersect1d(drawn, visible)))
+        masks.append(np.isin(np.arange(num_tokens), drawn))
+    # Hypergeometric: mean 12 * 12 / 32, variance 1.81.
+    assert abs(np.mean(overlaps) - 4.5) < 4 * (1.81 / 400) ** 0.5
+    assert abs(np.mean(masks, axis=0) - size / num_tokens).max() < 4.5 * (0.234 / 400) ** 0.5
+
+
+@pytest.fixture(scope="module")
+def data(work, tmp_path_factory) -> Path:
+    """The dataset with its latents and all tables derived from them."""
+    folder = tmp_path_factory.mktemp("convergence") / "data"
+    shutil.copytree(work / "data", folder)
+    for masks in ("unordered", "shuffled", "oracle"):
+        derive_table(folder, "latents", masks, str(work / "vae"))
+    return folder
+
+
+def test_derived_tables_differ_in_the_masks_only(data):
+    tables = {
+        name: load_table(str(data), name, "train")
+        for name in ("latents", "latents-unordered", "latents-shuffled", "latents-oracle")
+    }
+    samples = {name: LatentSamples(table, 8, SampleOptions(seed=3)) for name, table in tables.items()}
+    grouped = samples.pop("latents")
+    for name, others in samples.items():
+        assert tables[name].features == tables["latents"].features and len(others) == len(grouped)
+        for index in range(len(grouped)):
+            one, other = grouped[2, index], others[2, index]
+            assert one["uid"] == other["uid"]
+            same = ("latents", "noise", "density", "image_embeds")
+            assert all(torch.equal(one[key], other[key]) for key in same)
+    masks = {name: torch.stack([one[0, i]["visible_mask"] for i in range(len(one))]) for name, one in samples.items()}
+    visible = torch.stack([grouped[0, index]["visible_mask"] for index in range(len(grouped))])
+    assert not masks["latents-unordered"].any()
+    assert torch.equal(masks["latents-shuffled"].sum(1), visible.sum(1))
+    assert not torch.equal(masks["latents-shuffled"], visible)
+    agreement = (masks["latents-oracle"] == visible).float().mean(1)
+    assert torch.allclose(agreement, torch.tensor(tables["latents"]["anchor_agreement"]))
+    assert agreement.min() < 1
+
+
+def test_an_oracle_refuses_shapes_that_are_not_those_of_the_latents(work, data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data/latents-oracle")
+    shapes = load_table(str(data), "shapes", "train")
+    rows = [dict(row, surface=np.asarray(row["surface"])[::-1].copy()) for row in shapes.with_format("numpy")]
+    write_shard(tmp_path / "data", "shapes", "train-test-00000", rows, shapes.features)
+    with pytest.raises(ValueError, match="are not those that the table of latents"):
+        derive_table(tmp_path / "data", "latents", "oracle", str(work / "vae"))
+    assert not list((tmp_path / "data/latents-oracle").glob("*"))
+
+
+@pytest.fixture(scope="module")
+def grid(work, tmp_path_factory) -> Path:
+    """A grid of two arms, one of which needs a table of its own, on a copy of the data."""
+    folder = tmp_path_factory.mktemp("grid")
+    shutil.copytree(work / "data", folder / "data")
+    settings = {
+        "dataset_name": str(folder / "data"),
+        "vae": str(work / "vae"),
+        "image_encoder": str(work / "encoder"),
+        "latents": {"name": "table", "num_tokens": 8},
+        "transformer": json.loads((work / "transformer.json").read_text()),
+        "train": {"train_batch_size": 2, "lr_warmup_steps": 0, "logging_steps": 1, "lr_scheduler": "constant"},
+        "arms": ["none", "va_rope_shuffled"],
+        "seeds": [5],
+        "scoring": {
+            # Long enough to be stopped in the middle.
+            "steps": [100, 300],
+            "views": 1,
+            "final_objects": 1,
+            "num_inference_steps": 2,
+            "resolution": 16,
+            "batch_size": 2,
+            "guidance_scales": [1.0],
+            "visible_fractions": [0.5],
+            "extra_views": 1,
+            "noise_levels": 2,
+        },
+    }
+    path = folder / "grid.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def start(grid: Path, output_dir: Path) -> subprocess.Popen:
+    command = [sys.executable, CONVERGENCE / "run.py", "--grid", grid, "--output_dir", output_dir]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.Popen([*command, "--device", "cpu", "--jobs", "2", "--threads", "1"], env=environment)
+
+
+@pytest.fixture(scope="module")
+def experiment(grid, tmp_path_factory) -> Path:
+    output_dir = tmp_path_factory.mktemp("experiment")
+    assert start(grid, output_dir).wait(500) == 0, "".join(path.read_text() for path in output_dir.rglob("*log*"))
+    return output_dir
+
+
+def test_a_grid_from_end_to_end(grid, experiment):
+    (none, shuffled) = list_runs(read_grid(grid), experiment)
+    for run in (none, shuffled):
+        assert [path.name for path in sorted((run.folder / "snapshots").iterdir())] == [
+            "step-00000100",
+            "step-00000300",
+        ]
+        assert not list(run.folder.glob("*checkpoint-*"))
+    names = {path.stem for path in (none.folder / "scores").iterdir()}
+    assert names == {"step-00000100", "step-00000300", "guidance-1.0"}
+    assert {path.stem for path in (shuffled.folder / "scores").iterdir()} == names | {"fraction-0.5000"}
+    shapes = [load_file(run.snapshot(300) / "diffusion_pytorch_model.safetensors") for run in (none, shuffled)]
+    assert not all(torch.equal(value, shapes[1][name]) for name, value in shapes[0].items())
+    found = collect(grid, experiment)["base"]
+    assert len(found["runs"]["none"][5]["curve"]["chamfer"]) == 2
+    assert found["runs"]["none"][5]["num_final_views"] == 2
+    assert set(found["summary"]["va_rope_shuffled"]) == {
+        "seeds",
+        "visible_fraction",
+        "final",
+        "speed_ups",
+        "differences",
+    }
+    # The shuffled masks are as large as those that `none` does not look at.
+    assert found["runs"]["none"][5]["visible_fraction"] == found["runs"]["va_rope_shuffled"][5]["visible_fraction"]
+
+
+def test_the_report_is_written_from_files(grid, experiment, tmp_path):
+    command = [sys.executable, CONVERGENCE / "report.py", "--grid", grid, "--output_dir", experiment]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([*command, "--docs", tmp_path], env=environment, check=True)
+    page, numbers = (tmp_path / "convergence.md").read_text(), json.loads((tmp_path / "convergence.json").read_text())
+    assert "### Speed-up against `none`" in page and "{{" not in page and str(grid.parent) not in page
+    runs = collect(grid, experiment)["base"]["runs"]
+    assert numbers["base"]["runs"]["none"]["5"]["final"] == runs["none"][5]["final"]
+    assert f" | {runs['none'][5]['final']['chamfer']:.3f} | " in page
+    for picture in ("base", "base-losses"):
+        assert (tmp_path / "images" / f"convergence-{picture}.png").stat().st_size > 10_000
+
+
+def test_a_stopped_grid_goes_on_to_the_same_state(grid, experiment, tmp_path):
+    process = start(grid, tmp_path)
+    folder = tmp_path / "base/none/seed-5"
+    while process.poll() is None and not (folder / "train_log.jsonl").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(200) == 0 and not (folder / "model_index.json").exists()
+    (checkpoint,) = folder.glob("checkpoint-*")
+    assert 1 <= int(checkpoint.name.removeprefix("checkpoint-")) < 300
+    assert start(grid, tmp_path).wait(500) == 0
+    for run in list_runs(read_grid(grid), tmp_path):
+        other = experiment / run.name
+        for path in (run.folder / "scores").iterdir():
+            assert path.read_text() == (other / "scores" / path.name).read_text()
+        name = "snapshots/step-00000300/diffusion_pytorch_model.safetensors"
+        weights, others = load_file(run.folder / name), load_file(other / name)
+        assert all(torch.equal(value, others[key]) for key, value in weights.items())
+
+
+def test_a_table_that_cannot_be_made_is_named(grid, tmp_path, capfd):
+    values = yaml.safe_load(grid.read_text())
+    values["vae"], values["latents"]["name"] = str(tmp_path / "nowhere"), "other"
+    changed = tmp_path / "grid.yaml"
+    changed.write_text(yaml.safe_dump(values))
+    assert start(changed, tmp_path / "run").wait(300) == 1
+    output = capfd.readouterr().out
+    assert "other-8 failed with status" in output and "0 of 2 runs are done" in output
+    assert "nowhere" in (tmp_path / "run/other-8.log").read_text()
+
+
+def test_other_settings_are_refused(grid, experiment, tmp_path):
+    values = yaml.safe_load(grid.read_text())
+    values["arms"].append("va_lpe")
+    changed = tmp_path / "grid.yaml"
+    changed.write_text(yaml.safe_dump(values))
+    runner.keep_grid(read_grid(changed), experiment)
+    values["train"]["learning_rate"] = 0.5
+    changed.write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match="with other settings"):
+        runner.keep_grid(read_grid(changed), experiment)
+    values["train_batch_size"] = 4
+    changed.write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match="unknown keys: train_batch_size"):
+        read_grid(changed)
+
+
+def test_an_experiment_is_locked_as_long_as_one_of_its_processes_lives(tmp_path):
+    lock = runner.lock_experiment(tmp_path)
+    child = subprocess.Popen(["sleep", "600"], pass_fds=[lock.fileno()])
+    lock.close()
+    try:
+        with pytest.raises(ValueError, match="still running"):
+            runner.lock_experiment(tmp_path)
+    finally:
+        child.kill()
+        child.wait()
+    runner.lock_experiment(tmp_path).close()
+
+
+def test_detail_is_measured_on_the_side_that_looks_away():
+    mesh = trimesh.creation.icosphere(subdivisions=4)
+    truth = Truth(None, np.array([0.0, 0.0, 1.0]), None)
+    front = mesh.submesh([np.flatnonzero(mesh.triangles_center[:, 2] > 0)], append=True, repair=False)
+    # Half of a sphere's area looks away, and no triangle of the front alone.
+    assert detail_behind(mesh, truth)["area_behind"] == pytest.approx(2 * np.pi, rel=0.02)
+    assert detail_behind(front, truth)["area_behind"] == 0
+    bumpy = mesh.copy()
+    bumpy.vertices *= 1 + 0.03 * np.random.default_rng(0).standard_normal((len(mesh.vertices), 1))
+    assert detail_behind(bumpy, truth)["roughness_behind"] > 3 * detail_behind(mesh, truth)["roughness_behind"]
+
+
+def test_truths_are_seen_from_their_camera(work, grid, experiment):
+    from diffusers_vilearn import VecSetVAE
+
+    settings, config = read_grid(grid)["base"], VecSetVAE.from_pretrained(work / "vae").config
+    truths = Truths(settings, config, "heldout", views_per_object=2)
+    assert [key[1] for key in truths.keys] == [0, 1]
+    for truth in truths:
+        surface = truth.view.surface
+        facing = surface[:, 3:] @ truth.towards_camera
+        # In the view frame the camera looks at the front.
+        assert abs(truth.towards_camera[0]) < 1e-5 and truth.towards_camera[2] > 0.5
+        assert facing[truth.view.seen].mean() > 0.2 > facing[~truth.view.seen].mean()
+    assert len({truth.noise_seed for truth in truths}) == 2
+    validation = {uid for uid, _ in Truths(settings, config, "validation").keys}
+    trained = {row["uid"] for row in load_table(settings.dataset_name, "table-8", "train")} - validation
+    assert len(validation) == 1 and len(trained) == 3
+    with pytest.raises(ValueError, match="asks for 7 objects of the heldout split, but there are 1"):
+        Truths(settings, config, "heldout", num_objects=7)
