@@ -31,7 +31,9 @@ from grid import list_runs, read_grid  # noqa: E402
 from masks import derive_table, shuffled_tokens  # noqa: E402
 from results import collect  # noqa: E402
 from samples import Truth, Truths, detail_behind  # noqa: E402
+from score import Scorer  # noqa: E402
 from speedup import Curve, mean_with_interval, ratio_with_interval, speed_up  # noqa: E402
+from tasks import is_scored, list_tasks  # noqa: E402
 
 STEPS = np.array([100, 200, 400, 800])
 
@@ -207,6 +209,20 @@ def test_a_grid_from_end_to_end(grid, experiment):
     }
     # The shuffled masks are as large as those that `none` does not look at.
     assert found["runs"]["none"][5]["visible_fraction"] == found["runs"]["va_rope_shuffled"][5]["visible_fraction"]
+
+
+def test_killed_scoring_goes_on_to_the_same_scores(grid, experiment, tmp_path):
+    shutil.copytree(experiment, tmp_path / "copy")
+    run = list_runs(read_grid(grid), tmp_path / "copy")[1]
+    task = next(task for task in list_tasks(run) if task.step == 300)
+    whole = task.path(run).read_text()
+    first, second = whole.splitlines(keepends=True)
+    task.path(run).unlink()
+    task.path(run).with_suffix(".partial").write_text(first)
+    assert not is_scored(run)
+    Scorer(run, "cpu").score(task)
+    assert task.path(run).read_text() == whole and is_scored(run)
+    assert first != second
 
 
 def test_the_report_is_written_from_files(grid, experiment, tmp_path):
