@@ -31,7 +31,6 @@ from grid import list_runs, read_grid  # noqa: E402
 from masks import derive_table, shuffled_tokens  # noqa: E402
 from results import collect  # noqa: E402
 from samples import Truth, Truths, detail_behind  # noqa: E402
-from score import Scorer  # noqa: E402
 from speedup import Curve, mean_with_interval, ratio_with_interval, speed_up  # noqa: E402
 from tasks import is_scored, list_tasks  # noqa: E402
 
@@ -220,7 +219,7 @@ def test_killed_scoring_goes_on_to_the_same_scores(grid, experiment, tmp_path):
     task.path(run).unlink()
     task.path(run).with_suffix(".partial").write_text(first)
     assert not is_scored(run)
-    Scorer(run, "cpu").score(task)
+    assert start(grid, tmp_path / "copy").wait(200) == 0
     assert task.path(run).read_text() == whole and is_scored(run)
     assert first != second
 
