@@ -3,9 +3,11 @@
 """Training scripts as real processes that can be killed, without the seconds that each import of torch takes: a server
 imports once and forks."""
 
+import itertools
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +29,22 @@ _SERVER.set_forkserver_preload(
 )
 
 
-def _run(script: str, arguments: list[str], log: str, environment: dict[str, str]) -> None:
+def _die_at(text: str, number: int) -> None:
+    """Have this process killed, as by a lost machine, at the `number`-th time that it turns to a file or folder whose
+    path has this text in it."""
+    times = itertools.count(1)
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event.startswith(("open", "os.", "shutil.")) and any(text in str(each) for each in arguments):
+            if next(times) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def _run(
+    script: str, arguments: list[str], log: str, environment: dict[str, str], die_at: tuple[str, int] | None
+) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -35,6 +52,8 @@ def _run(script: str, arguments: list[str], log: str, environment: dict[str, str
     import torch
 
     torch.set_num_threads(1)
+    if die_at is not None:
+        _die_at(*die_at)
     sys.argv = [script, *arguments]
     runpy.run_path(script, run_name="__main__")
 
@@ -47,12 +66,20 @@ class ScriptProcess:
         arguments: of its command line.
         log (`Path`): where its output goes.
         environment (`dict`): variables beside those of this process.
+        die_at (`tuple`): part of a path, and at which time that it turns to such a path it is killed.
     """
 
-    def __init__(self, script: str, *arguments, log: Path, environment: dict[str, str] | None = None):
+    def __init__(
+        self,
+        script: str,
+        *arguments,
+        log: Path,
+        environment: dict[str, str] | None = None,
+        die_at: tuple[str, int] | None = None,
+    ):
         self.log = log
         words = [str(argument) for argument in arguments]
-        target = (str(TRAINING / script), words, str(log), environment or {})
+        target = (str(TRAINING / script), words, str(log), environment or {}, die_at)
         self.process = _SERVER.Process(target=_run, args=target)
         self.process.start()
 

@@ -32,9 +32,9 @@ def arguments(script: str, work: Path, output_dir: Path, steps: int, *more) -> l
     return [*common, *models, "--transformer_config", work / "transformer.json", "--use_ema", *more]
 
 
-def start(script, work, output_dir, steps, *more) -> ScriptProcess:
+def start(script, work, output_dir, steps, *more, die_at=None) -> ScriptProcess:
     log = output_dir.with_suffix(".log")
-    return ScriptProcess(script, *arguments(script, work, output_dir, steps, *more), log=log)
+    return ScriptProcess(script, *arguments(script, work, output_dir, steps, *more), log=log, die_at=die_at)
 
 
 def finish(script, work, output_dir, steps, *more) -> str:
@@ -73,24 +73,15 @@ def whole(request, work) -> tuple[str, Path]:
 
 
 def kill_and_resume(script: str, work: Path, output_dir: Path, kills: int, seed: int) -> int:
-    """Kill a run `kills` times at random moments of its life, most of them while it takes steps, and let it finish.
-    Returns how many times a checkpoint was being written."""
+    """Kill a run `kills` times, in turn between steps and within a checkpoint, and let it finish.
+    Returns how many times an unfinished checkpoint was left."""
     rng = np.random.default_rng(seed)
     while_writing = 0
     for kill in range(kills):
-        process = start(script, work, output_dir, STEPS, "--resume_from_checkpoint", "latest")
-        first = max((int(path.name.rpartition("-")[2]) for path in list_checkpoints(output_dir)), default=0)
-        if kill % 2:
-            # during a checkpoint: from the moment that its unfinished folder appears
-            wait_for(lambda: list(output_dir.glob(".partial-*")) or finished(output_dir, script), process)
-            time.sleep(rng.uniform(0, 0.03))
-        else:
-            wait_for(lambda first=first: steps_logged(output_dir) > first or finished(output_dir, script), process)
-            time.sleep(rng.uniform(0, 0.3))
+        die_at = (".partial-", rng.integers(1, 21)) if kill % 2 else ("train_log.jsonl", rng.integers(1, 13))
+        process = start(script, work, output_dir, STEPS, "--resume_from_checkpoint", "latest", die_at=die_at)
+        assert process.wait() == -signal.SIGKILL, process.output[-3000:]
         while_writing += bool(list(output_dir.glob(".partial-*")))
-        process.process.kill()
-        process.process.join()
-        assert process.process.exitcode in (-signal.SIGKILL, 0)
         for checkpoint in list_checkpoints(output_dir):
             assert (checkpoint / "progress.json").exists(), "what is called a checkpoint is whole"
     finish(script, work, output_dir, STEPS, "--resume_from_checkpoint", "latest")
