@@ -22,7 +22,6 @@ import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
-from PIL import Image
 from tqdm.auto import tqdm
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline
@@ -195,9 +194,7 @@ def draw_sheet(path: Path, scores, views, pipeline, method: str, args) -> None:
         for key in keys:
             view = views[row_of[key]]
             mesh, _ = make_shape(pipeline, view, method, args)
-            blank = Image.new("RGB", (SHEET_PICTURE, SHEET_PICTURE), "white")
-            sides = [blank] * 4 if mesh is None else render_views(mesh, size=SHEET_PICTURE)
-            rows.append([prepare_condition_image(view.image, SHEET_PICTURE), *sides])
+            rows.append([prepare_condition_image(view.image, SHEET_PICTURE), *render_views(mesh, size=SHEET_PICTURE)])
             labels.append(f"{place}: {rank_by} {scores[key][rank_by]:.3f}, {key[0]}, view {key[1]}")
     if rows:
         contact_sheet(rows, labels, ("input", "front", "right", "back", "left")).save(path, optimize=True)

@@ -24,7 +24,7 @@ from diffusers_vilearn import VecSetVAE
 from diffusers_vilearn.data.clouds import takes_sharp_points
 from diffusers_vilearn.data.latents import METADATA_FILE, ViewPreparation, anchors_in_view, fingerprint
 from diffusers_vilearn.data.preparation import object_rng
-from diffusers_vilearn.data.shards import ROWS_PER_GROUP, shard_path
+from diffusers_vilearn.data.shards import ROWS_PER_GROUP, load_shard, read_parquet, shard_path
 from diffusers_vilearn.files import replace_atomically, write_atomically
 
 
@@ -54,9 +54,11 @@ class OracleMasks:
         Raises:
             ValueError: a point found again does not agree with its table.
         """
-        clouds = {row["uid"]: row for row in _read(self.dataset, "shapes", shard, ["uid", "surface", "sharp_edges"])}
+        columns = ["uid", "surface", "sharp_edges"]
+        clouds = {row["uid"]: row for row in load_shard(self.dataset, "shapes", shard, columns).with_format("numpy")}
         columns = ["uid", "view", "azimuth", "visible_points"]
-        views = {(row["uid"], row["view"]): row for row in _read(self.dataset, "views", shard, columns)}
+        stored = load_shard(self.dataset, "views", shard, columns).with_format("numpy")
+        views = {(row["uid"], row["view"]): row for row in stored}
         for row in rows:
             mask = self._mask(views[row["uid"], row["view"]], clouds[row["uid"]], row["mirrored"], num_tokens)
             visible = np.isin(np.arange(num_tokens), row["visible_tokens"])
@@ -96,9 +98,7 @@ def derive_table(dataset: Path, table: str, masks: str, vae: str | None = None) 
         target = shard_path(dataset, name, path.stem)
         if target.exists():
             continue
-        # `pq.read_table` may abort the process at its end: apache/arrow#45214.
-        with pq.ParquetFile(path) as file:
-            shard = file.read()
+        shard = read_parquet(path)
         columns = ["uid", "view", "mirrored", "visible_tokens", "anchor_agreement"]
         rows, num_tokens = shard.select(columns).to_pylist(), metadata["num_tokens"]
         if masks == "oracle":
@@ -129,12 +129,6 @@ def _start_oracle(dataset: Path, vae: str | None, metadata: dict) -> OracleMasks
 def _replace(shard: pa.Table, name: str, values: list) -> pa.Table:
     index = shard.schema.get_field_index(name)
     return shard.set_column(index, shard.schema.field(index), pa.array(values, shard.schema.field(index).type))
-
-
-def _read(dataset: Path, table: str, shard: str, columns: list[str]) -> datasets.Dataset:
-    path = str(shard_path(dataset, table, shard))
-    rows = datasets.load_dataset("parquet", data_files=path, columns=columns, split="train")
-    return rows.with_format("numpy")
 
 
 def parse_args():

@@ -12,18 +12,18 @@ from grid import Run, Settings, list_runs, read_grid
 from speedup import Curve, mean_with_interval, ratio_with_interval, speed_up
 from tasks import is_scored, list_tasks, loss_path, step_name
 
-from diffusers_vilearn.files import read_json_lines
+from diffusers_vilearn.metrics.score_files import Scores, read_scores
+from diffusers_vilearn.metrics.summary import is_lower_better
 
-# Scores of samples, and whether more of them is better.
-METRICS = {
-    "chamfer": False,
-    "f_score@0.05": True,
-    "f_score@0.02": True,
-    "iou": True,
-    "floaters": False,
-    "visible_recall@0.05": True,
-    "invisible_recall@0.05": True,
-}
+METRICS = (
+    "chamfer",
+    "f_score@0.05",
+    "f_score@0.02",
+    "iou",
+    "floaters",
+    "visible_recall@0.05",
+    "invisible_recall@0.05",
+)
 HEADLINE = ("chamfer", "f_score@0.05", "f_score@0.02", "floaters")
 DETAIL = ("area_behind", "roughness_behind")
 
@@ -36,12 +36,12 @@ def read_run(run: Run) -> dict:
         -> value over all views of the last step; `extra`, task -> metric -> value; `losses`, for each step the bins;
         `visible_fraction`, the mean share of visible tokens in its training data, which inference declares.
     """
-    rows = {task.name: read_json_lines(task.path(run)) for task in list_tasks(run)}
+    scores = {task.name: read_scores(task.path(run)) for task in list_tasks(run)}
     steps = [step_name(step) for step in run.settings.scoring.steps]
-    shared = set.intersection(*({(row["uid"], row["view"]) for row in rows[name]} for name in steps))
+    shared = set.intersection(*(set(scores[name]) for name in steps))
     curve = defaultdict(list)
     for name in steps:
-        kept = [row for row in rows[name] if (row["uid"], row["view"]) in shared]
+        kept = {key: row for key, row in scores[name].items() if key in shared}
         for metric, value in _means(kept).items():
             curve[metric].append(value)
     config = json.loads((run.snapshot(run.settings.scoring.steps[-1]) / "config.json").read_text())
@@ -49,16 +49,17 @@ def read_run(run: Run) -> dict:
         "visible_fraction": config["visible_fraction"],
         "curve": dict(curve),
         "num_curve_views": len(shared),
-        "final": _means(rows[steps[-1]]),
-        "num_final_views": len(rows[steps[-1]]),
-        "extra": {name: _means(rows[name]) for name in rows if name not in steps},
+        "final": _means(scores[steps[-1]]),
+        "num_final_views": len(scores[steps[-1]]),
+        "extra": {name: _means(scores[name]) for name in scores if name not in steps},
         "losses": [json.loads(loss_path(run, step).read_text()) for step in run.settings.scoring.steps],
     }
 
 
-def _means(rows: list[dict]) -> dict[str, float]:
+def _means(scores: Scores) -> dict[str, float]:
     """Of each metric over the views that have it: a camera that sees all of a surface leaves no unseen part."""
-    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in (*METRICS, *DETAIL)}
+    rows, names = scores.values(), (*METRICS, *DETAIL)
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
 
 
 def read_regime(regime: str, settings: Settings, root: Path) -> dict[str, dict[int, dict]]:
@@ -93,8 +94,8 @@ def summarise_regime(settings: Settings, results: dict[str, dict[int, dict]]) ->
 
 
 def _speed_up(settings: Settings, metric: str, baseline: dict, arm: dict) -> float | None:
-    steps = settings.scoring.steps
-    return speed_up(*(Curve.fit(steps, run["curve"][metric], METRICS[metric]) for run in (baseline, arm)))
+    steps, higher_is_better = settings.scoring.steps, not is_lower_better(metric)
+    return speed_up(*(Curve.fit(steps, run["curve"][metric], higher_is_better) for run in (baseline, arm)))
 
 
 def collect(grid: Path, root: Path) -> dict[str, dict]:

@@ -18,7 +18,8 @@ from samples import Sampler, Truths, score_latents
 from tasks import Task, list_tasks, loss_path
 
 from diffusers_vilearn import VecSetVAE, ViLearnTransformer3DModel
-from diffusers_vilearn.files import append_json_line, read_json_lines, write_atomically
+from diffusers_vilearn.files import append_json_line, write_atomically
+from diffusers_vilearn.metrics.score_files import read_scores
 from diffusers_vilearn.training.tables import read_metadata
 
 
@@ -53,7 +54,7 @@ class Scorer:
         path, scoring = task.path(self.run), self.run.settings.scoring
         partial = path.with_suffix(".partial")
         partial.parent.mkdir(parents=True, exist_ok=True)
-        done = {(record["uid"], record["view"]) for record in read_json_lines(partial)}
+        done = read_scores(partial)
         truths = self._truths(task.views)
         sampler = Sampler(self.run.settings, self.vae, self._transformer(task.step), self.num_tokens)
         # Batches stay what they were before a kill: matrix products round differently in others.

@@ -22,7 +22,7 @@ from .features import latent_features
 from .frames import object_to_frame, transform_points
 from .images import patch_tokens, prepare_condition_image
 from .preparation import object_rng
-from .shards import shard_path, write_shard
+from .shards import load_shard, shard_path, write_shard
 
 METADATA_FILE = "metadata.json"
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -172,9 +172,9 @@ class LatentEncoder:
     def encode_shard(self, dataset: Path, shard: str, batch_size: int) -> list[dict]:
         """Rows of `latent_features` for all views of one shard, and for their mirror images if `mirror` is set."""
         columns = ["surface", "sharp_edges"]
-        shapes = _read_shard(dataset, "shapes", shard).with_format("numpy", columns, output_all_columns=True)
+        shapes = load_shard(dataset, "shapes", shard).with_format("numpy", columns, output_all_columns=True)
         clouds = {row["uid"]: (row["surface"], row["sharp_edges"]) for row in shapes}
-        views = _read_shard(dataset, "views", shard)
+        views = load_shard(dataset, "views", shard)
         rows = []
         for start in range(0, len(views), batch_size):
             batch = list(views.select(range(start, min(start + batch_size, len(views)))))
@@ -270,7 +270,3 @@ def encode_dataset(encoder: LatentEncoder, dataset: Path, table: str, *, splits:
         if not shard_path(dataset, table, shard).exists():
             rows = encoder.encode_shard(dataset, shard, batch_size)
             write_shard(dataset, table, shard, rows, encoder.features)
-
-
-def _read_shard(dataset: Path, table: str, shard: str) -> datasets.Dataset:
-    return datasets.load_dataset("parquet", data_files=str(shard_path(dataset, table, shard)), split="train")

@@ -30,6 +30,12 @@ def to_parquet(rows: list[dict], features: datasets.Features) -> bytes:
     return file.getvalue()
 
 
+def load_shard(folder: Path, table: str, shard: str, columns: list[str] | None = None) -> datasets.Dataset:
+    """One shard of a table, or some of its columns, as a memory-mapped `datasets.Dataset`."""
+    path = str(shard_path(folder, table, shard))
+    return datasets.load_dataset("parquet", data_files=path, columns=columns, split="train")
+
+
 def read_parquet(file, columns: list[str] | None = None) -> pa.Table:
     """A Parquet file (path or file object), or some of its columns.
 

@@ -19,12 +19,12 @@ _GAP = 8
 
 
 def render_views(
-    mesh: Mesh, azimuths: Sequence[float] = (0, 90, 180, 270), elevation: float = 15, size: int = 256
+    mesh: Mesh | None, azimuths: Sequence[float] = (0, 90, 180, 270), elevation: float = 15, size: int = 256
 ) -> list[Image.Image]:
     """The shape of `mesh` in clay, whatever its own colours, from cameras around it at one distance.
 
     Args:
-        mesh: `trimesh.Trimesh` or `trimesh.Scene`, +Y up.
+        mesh: `trimesh.Trimesh` or `trimesh.Scene`, +Y up; `None`, a shape that failed, gives white pictures.
         azimuths: degrees; 0 looks at the front from +Z, 90 stands on +X.
         elevation: degrees above the horizon.
         size: side of each picture in pixels.
@@ -32,6 +32,8 @@ def render_views(
     Returns:
         One RGB image per azimuth, on white.
     """
+    if mesh is None:
+        return [Image.new("RGB", (size, size), "white")] * len(azimuths)
     merged = merge_geometry(mesh)
     clay = trimesh.Trimesh(merged.vertices, merged.faces, process=False)
     clay.visual.face_colors = _CLAY

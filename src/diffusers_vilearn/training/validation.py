@@ -95,9 +95,7 @@ class ValidationSamples:
             ).meshes
         mesh, scores = extract_and_score(decoded_field(vae, latents), view, vae.config, args.validation_resolution)
         picture = pipeline.image_processor.preprocess(view.image, PICTURE_SIZE)[0]
-        blank = Image.new("RGB", (PICTURE_SIZE, PICTURE_SIZE), "white")
-        views = [blank] * 4 if mesh is None else render_views(mesh, size=PICTURE_SIZE)
-        return f"{view.uid}, view {view.view}", scores, [picture, *views]
+        return f"{view.uid}, view {view.view}", scores, [picture, *render_views(mesh, size=PICTURE_SIZE)]
 
     def _report(self, results: list, means: dict[str, float], step: int) -> None:
         labels = [
