@@ -68,6 +68,26 @@ class Scoring:
 
 
 @dataclass(frozen=True)
+class Alignment:
+    """How IS-AS is measured at the last step: with true normals in place of estimated ones, and the image encoder that
+    the transformer's images are encoded with.
+
+    Args:
+        objects, root (`str`): the list that the dataset was prepared from, and the folder that its paths are relative
+            to.
+        views (`int`): held-out views, spread over the objects of the last step.
+        num_cameras (`int`): that each shape is rendered from; the paper's is 512.
+        resolution (`int`): of these pictures.
+    """
+
+    objects: str
+    root: str
+    views: int = 64
+    num_cameras: int = 512
+    resolution: int = 518
+
+
+@dataclass(frozen=True)
 class Settings:
     """All that the runs of one regime share.
 
@@ -80,6 +100,7 @@ class Settings:
         ablations (`list[str]`): likewise; they run when all arms have run with all seeds.
         seeds (`list[int]`): of the training.
         latents (`Latents`), scoring (`Scoring`): see there.
+        alignment (`Alignment`, *optional*): see there; not measured by default.
     """
 
     dataset_name: str
@@ -91,6 +112,7 @@ class Settings:
     seeds: list[int]
     scoring: Scoring
     latents: Latents = field(default_factory=Latents)
+    alignment: Alignment | None = None
     ablations: list[str] = field(default_factory=list)
 
     @classmethod
@@ -99,13 +121,12 @@ class Settings:
         unknown = [arm for arm in [*values["arms"], *values.get("ablations", [])] if arm not in ARMS]
         if unknown:
             raise ValueError(f"{where} has unknown arms: {', '.join(unknown)}; there are {', '.join(ARMS)}.")
-        own = {"scoring": Scoring, "latents": Latents}
-        for name, kind in own.items():
-            _check_keys(values.get(name, {}), kind, f"`{name}` of {where}")
-        values = values | {name: kind(**values.get(name, {})) for name, kind in own.items()}
-        for name in ("dataset_name", "vae", "image_encoder"):
-            values[name] = _expand(values[name])
-        return cls(**values)
+        values = dict(values)
+        for name, kind in {"scoring": Scoring, "latents": Latents, "alignment": Alignment}.items():
+            if name in values:
+                _check_keys(values[name], kind, f"`{name}` of {where}")
+                values[name] = kind(**_expand(values[name], "objects", "root"))
+        return cls(**_expand(values, "dataset_name", "vae", "image_encoder"))
 
     @property
     def all_arms(self) -> list[str]:
@@ -220,6 +241,7 @@ def _check_keys(values: dict, kind: type, where: str) -> None:
         raise ValueError(f"{where} lacks {', '.join(missing)}.")
 
 
-def _expand(path: str) -> str:
-    """`~` is the user's home."""
-    return str(Path(path).expanduser()) if path.startswith("~") else path
+def _expand(values: dict, *names: str) -> dict:
+    """In the paths of these names, `~` is the user's home."""
+    homely = {name: values[name] for name in names if values.get(name, "").startswith("~")}
+    return values | {name: str(Path(path).expanduser()) for name, path in homely.items()}

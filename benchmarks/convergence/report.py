@@ -18,13 +18,14 @@ import matplotlib
 import numpy as np
 from arms import ARMS
 from grid import Settings
-from results import DETAIL, HEADLINE, METRICS, collect
+from results import DETAIL, HEADLINE, IS_AS, METRICS, collect, final_columns
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 LABELS = {
+    IS_AS: "IS-AS ↑",
     "chamfer": "Chamfer ↓",
     "f_score@0.05": "F-score@0.05 ↑",
     "f_score@0.02": "F-score@0.02 ↑",
@@ -101,6 +102,7 @@ def write_report(regimes: dict[str, dict], docs: Path, name: str) -> None:
         draw_curves(found["settings"], found["runs"], docs / "images" / f"{name}-{regime}.png")
         draw_losses(found["settings"], found["runs"], docs / "images" / f"{name}-{regime}-losses.png")
         found["fractions"] = extra_table(found["runs"], "fraction")
+        found["columns"] = final_columns(found["settings"])
         found["guidance"] = extra_table(found["runs"], "guidance")
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["interval"] = interval
@@ -111,10 +113,13 @@ def write_report(regimes: dict[str, dict], docs: Path, name: str) -> None:
     lines = [line.rstrip() for line in page.splitlines()]
     (docs / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     # Where the data and the models lay says nothing to others.
-    places = ("dataset_name", "vae", "image_encoder")
     for found in regimes.values():
         settings = asdict(found["settings"])
-        found["settings"] = {key: Path(value).name if key in places else value for key, value in settings.items()}
+        for place in ("dataset_name", "vae", "image_encoder"):
+            settings[place] = Path(settings[place]).name
+        if settings["alignment"] is not None:
+            del settings["alignment"]["objects"], settings["alignment"]["root"]
+        found["settings"] = settings
     (docs / f"{name}.json").write_text(json.dumps(regimes, indent=1, allow_nan=False), encoding="utf-8")
 
 

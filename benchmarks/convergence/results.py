@@ -10,7 +10,7 @@ import numpy as np
 from arms import BASELINE
 from grid import Run, Settings, list_runs, read_grid
 from speedup import Curve, mean_with_interval, ratio_with_interval, speed_up
-from tasks import is_scored, list_tasks, loss_path, step_name
+from tasks import ALIGNMENT, is_scored, list_tasks, loss_path, step_name
 
 from diffusers_vilearn.metrics.score_files import Scores, read_scores
 from diffusers_vilearn.metrics.summary import is_lower_better
@@ -25,6 +25,8 @@ METRICS = (
     "invisible_recall@0.05",
 )
 HEADLINE = ("chamfer", "f_score@0.05", "f_score@0.02", "floaters")
+# Only of the last step, and only if the grid asks for it.
+IS_AS = "is_as"
 DETAIL = ("area_behind", "roughness_behind")
 
 
@@ -33,8 +35,9 @@ def read_run(run: Run) -> dict:
 
     Returns:
         `dict`: `curve`, metric -> one value for each scored step, over the views that all steps share; `final`, metric
-        -> value over all views of the last step; `extra`, task -> metric -> value; `losses`, for each step the bins;
-        `visible_fraction`, the mean share of visible tokens in its training data, which inference declares.
+        -> value over all views of the last step, and `is_as` over its own; `extra`, task -> metric -> value; `losses`,
+        for each step the bins; `visible_fraction`, the mean share of visible tokens in its training data, which
+        inference declares; and the numbers of views.
     """
     scores = {task.name: read_scores(task.path(run)) for task in list_tasks(run)}
     steps = [step_name(step) for step in run.settings.scoring.steps]
@@ -44,16 +47,25 @@ def read_run(run: Run) -> dict:
         kept = {key: row for key, row in scores[name].items() if key in shared}
         for metric, value in _means(kept).items():
             curve[metric].append(value)
+    final = _means(scores[steps[-1]])
+    if alignment := scores.pop(ALIGNMENT, {}):
+        final[IS_AS] = float(np.mean([row[IS_AS] for row in alignment.values()]))
     config = json.loads((run.snapshot(run.settings.scoring.steps[-1]) / "config.json").read_text())
     return {
         "visible_fraction": config["visible_fraction"],
         "curve": dict(curve),
         "num_curve_views": len(shared),
-        "final": _means(scores[steps[-1]]),
+        "final": final,
         "num_final_views": len(scores[steps[-1]]),
+        "num_alignment_views": len(alignment),
         "extra": {name: _means(scores[name]) for name in scores if name not in steps},
         "losses": [json.loads(loss_path(run, step).read_text()) for step in run.settings.scoring.steps],
     }
+
+
+def final_columns(settings: Settings) -> tuple[str, ...]:
+    """What is measured of the last step."""
+    return METRICS if settings.alignment is None else (*METRICS, IS_AS)
 
 
 def _means(scores: Scores) -> dict[str, float]:
@@ -74,9 +86,9 @@ def read_regime(regime: str, settings: Settings, root: Path) -> dict[str, dict[i
 def summarise_regime(settings: Settings, results: dict[str, dict[int, dict]]) -> dict[str, dict]:
     """Each arm against the baseline, paired by seed: `speed_ups` and `differences` by metric, with intervals over
     seeds; and its `final` scores. Without the baseline only the latter."""
-    summary = {}
+    summary, columns = {}, final_columns(settings)
     for arm, by_seed in results.items():
-        finals = {name: mean_with_interval([run["final"][name] for run in by_seed.values()]) for name in METRICS}
+        finals = {name: mean_with_interval([run["final"][name] for run in by_seed.values()]) for name in columns}
         fraction = float(np.mean([run["visible_fraction"] for run in by_seed.values()]))
         summary[arm] = {"seeds": sorted(by_seed), "visible_fraction": fraction, "final": finals}
         paired = sorted(by_seed.keys() & results.get(BASELINE, {}).keys())
@@ -88,7 +100,7 @@ def summarise_regime(settings: Settings, results: dict[str, dict[int, dict]]) ->
         }
         summary[arm]["differences"] = {
             name: mean_with_interval([one["final"][name] - base["final"][name] for base, one in pairs])
-            for name in METRICS
+            for name in columns
         }
     return summary
 

@@ -154,10 +154,12 @@ class Sampler:
 
 
 @torch.no_grad()
-def score_latents(vae: VecSetVAE, latents: torch.Tensor, truth: Truth, resolution: int) -> dict[str, float]:
-    """All scores of one sampled shape (1, tokens, channels)."""
+def decode_and_score(
+    vae: VecSetVAE, latents: torch.Tensor, truth: Truth, resolution: int
+) -> tuple[trimesh.Trimesh | None, dict[str, float]]:
+    """The mesh of one sampled shape (1, tokens, channels), `None` without a surface, and its scores."""
     mesh, scores = extract_and_score(decoded_field(vae, latents), truth.view, vae.config, resolution)
-    return scores | detail_behind(mesh, truth)
+    return mesh, scores | detail_behind(mesh, truth)
 
 
 def detail_behind(mesh: trimesh.Trimesh | None, truth: Truth) -> dict[str, float]:

@@ -8,13 +8,15 @@
 
 import argparse
 import json
+from functools import cached_property
 from pathlib import Path
 
 import datasets
 import torch
+from alignment import Alignments
 from grid import Run, list_runs, read_grid
 from losses import LossByNoise
-from samples import Sampler, Truths, score_latents
+from samples import Sampler, Truths, decode_and_score
 from tasks import Task, list_tasks, loss_path
 
 from diffusers_vilearn import VecSetVAE, ViLearnTransformer3DModel
@@ -39,6 +41,10 @@ class Scorer:
         self.autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=run.settings.train.get("mixed_precision") == "bf16"
         )
+
+    @cached_property
+    def alignments(self) -> Alignments:
+        return Alignments(self.run.settings, self.device)
 
     def _truths(self, views: dict) -> Truths:
         key = tuple(sorted(views.items()))
@@ -65,10 +71,13 @@ class Scorer:
             batch = [truths[row] for row in rows]
             with self.autocast:
                 latents = sampler.sample(batch, task.guidance_scale, task.visible_fraction)
-                for shape, truth in zip(latents.split(1), batch, strict=True):
-                    if truth.view.key not in done:
-                        scores = score_latents(self.vae, shape, truth, scoring.resolution)
-                        append_json_line(partial, {"uid": truth.view.uid, "view": truth.view.view, **scores})
+            for shape, truth in zip(latents.split(1), batch, strict=True):
+                if truth.view.key not in done:
+                    with self.autocast:
+                        mesh, scores = decode_and_score(self.vae, shape, truth, scoring.resolution)
+                    if task.measures_alignment:
+                        scores |= self.alignments.score(mesh, truth.view)
+                    append_json_line(partial, {"uid": truth.view.uid, "view": truth.view.view, **scores})
         partial.replace(path)
 
     def measure_losses(self) -> None:

@@ -18,6 +18,7 @@ class Task:
         step (`int`): of the snapshot.
         views (`dict`): arguments of `Truths`.
         guidance_scale (`float`), visible_fraction (`float`, *optional*): of the sampler.
+        measures_alignment (`bool`): whether IS-AS is measured too.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Task:
     views: dict
     guidance_scale: float
     visible_fraction: float | None = None
+    measures_alignment: bool = False
 
     def path(self, run: Run) -> Path:
         """One JSON line a view; there only when it is whole."""
@@ -33,6 +35,9 @@ class Task:
 
 def step_name(step: int) -> str:
     return f"step-{step:08d}"
+
+
+ALIGNMENT = "alignment"
 
 
 def loss_path(run: Run, step: int) -> Path:
@@ -49,12 +54,16 @@ def list_tasks(run: Run) -> list[Task]:
     steps = [
         Task(step_name(step), step, heldout | few.get(step, {}), scoring.guidance_scale) for step in scoring.steps
     ]
+    alignment = []
+    if run.settings.alignment is not None:
+        views = heldout | {"count": run.settings.alignment.views}
+        alignment = [Task(ALIGNMENT, last, views, scoring.guidance_scale, measures_alignment=True)]
     guidance = [Task(f"guidance-{w}", last, extra | {"split": "validation"}, w) for w in scoring.guidance_scales]
     fractions = [
         Task(f"fraction-{fraction:.4f}", last, extra | {"split": "heldout"}, scoring.guidance_scale, fraction)
         for fraction in (scoring.visible_fractions if ARMS[run.arm].splits_tokens else [])
     ]
-    return [*steps, *fractions, *guidance]
+    return [*steps, *alignment, *fractions, *guidance]
 
 
 def is_scored(run: Run) -> bool:

@@ -45,15 +45,30 @@ MESHES = {
 }
 
 
+def mesh_record(split: str, name: str) -> dict[str, str]:
+    """Of a mesh file in the list of objects."""
+    record = dict.fromkeys(("source", "licence", "creator", "name", "category"), "test")
+    return record | {"uid": f"{split}/{name}", "path": f"meshes/{split}-{name}.ply", "split": split}
+
+
+def write_meshes(folder: Path) -> None:
+    """The mesh files, and `objects.jsonl`, their list."""
+    (folder / "meshes").mkdir()
+    records = []
+    for split, meshes in MESHES.items():
+        for name, make in meshes.items():
+            records.append(mesh_record(split, name))
+            make().export(folder / records[-1]["path"])
+    (folder / "objects.jsonl").write_text("\n".join(map(json.dumps, records)))
+
+
 def write_dataset(folder: Path) -> None:
     """Tables `shapes` and `views`, one shard a split."""
     for split, meshes in MESHES.items():
         shapes, views = [], []
         for name, make in meshes.items():
-            record = dict.fromkeys(("source", "licence", "creator", "name", "category"), "test")
-            shape, of_shape = prepare_object(
-                make(), record | {"uid": f"{split}/{name}"}, OPTIONS, QualityLimits(max_base_share=1)
-            )
+            record = mesh_record(split, name)
+            shape, of_shape = prepare_object(make(), record, OPTIONS, QualityLimits(max_base_share=1))
             shapes.append(shape)
             views.extend(of_shape)
         write_shard(folder, "shapes", f"{split}-test-00000", shapes, SHAPE_FEATURES)
@@ -62,7 +77,8 @@ def write_dataset(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory) -> Path:
-    """`data`, `vae`, `encoder`, `transformer.json`; latents of 8 tokens, and in tables by name of 4 and 8."""
+    """`meshes`, their list `objects.jsonl`, `data`, `vae`, `encoder`, `transformer.json`; latents of 8 tokens, and in
+    tables by name of 4 and 8."""
     folder = tmp_path_factory.mktemp("training")
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -74,6 +90,7 @@ def work(tmp_path_factory) -> Path:
     size = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
     BitImageProcessor(**size).save_pretrained(folder / "encoder")
     (folder / "transformer.json").write_text(json.dumps(TRANSFORMER))
+    write_meshes(folder)
     write_dataset(folder / "data")
     for table, num_tokens in (("latents", None), ("latents-4", 4), ("latents-8", 8)):
         encoder = LatentEncoder.from_pretrained(

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.shards import write_shard
+from diffusers_vilearn.metrics.score_files import read_scores
 from diffusers_vilearn.training.samples import LatentSamples, SampleOptions
 
 ROOT = Path(__file__).parents[2]
@@ -164,6 +165,10 @@ def grid(work, tmp_path_factory) -> Path:
             "extra_views": 1,
             "noise_levels": 2,
         },
+        "alignment": {
+            **{"objects": str(work / "objects.jsonl"), "root": str(work)},
+            **{"views": 1, "num_cameras": 3, "resolution": 56},
+        },
     }
     path = folder / "grid.yaml"
     path.write_text(yaml.safe_dump(settings))
@@ -192,13 +197,18 @@ def test_a_grid_from_end_to_end(grid, experiment):
         ]
         assert not list(run.folder.glob("*checkpoint-*"))
     names = {path.stem for path in (none.folder / "scores").iterdir()}
-    assert names == {"step-00000100", "step-00000300", "guidance-1.0"}
+    assert names == {"step-00000100", "step-00000300", "alignment", "guidance-1.0"}
     assert {path.stem for path in (shuffled.folder / "scores").iterdir()} == names | {"fraction-0.5000"}
     shapes = [load_file(run.snapshot(300) / "diffusion_pytorch_model.safetensors") for run in (none, shuffled)]
     assert not all(torch.equal(value, shapes[1][name]) for name, value in shapes[0].items())
     found = collect(grid, experiment)["base"]
     assert len(found["runs"]["none"][5]["curve"]["chamfer"]) == 2
-    assert found["runs"]["none"][5]["num_final_views"] == 2
+    final = read_scores(none.folder / "scores/step-00000300.jsonl")
+    ((key, alignment),) = read_scores(none.folder / "scores/alignment.jsonl").items()
+    assert found["runs"]["none"][5]["num_final_views"] == len(final) == 2
+    assert 0 < alignment.pop("is_as") == found["runs"]["none"][5]["final"]["is_as"] <= 1
+    # Of the same sample, which batches of other sizes round differently.
+    assert alignment == pytest.approx(final[key], abs=1e-4)
     assert set(found["summary"]["va_rope_shuffled"]) == {
         "seeds",
         "visible_fraction",

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import MESHES
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from script_process import ScriptProcess, run_in_two
@@ -139,16 +138,10 @@ def test_two_checkpoints_are_compared_in_pairs(work, checkpoints, tmp_path):
 
 
 def test_metrics_that_need_meshes_and_models(work, checkpoints, tmp_path):
-    records = []
-    for name, make in MESHES["train"].items():
-        make().export(tmp_path / f"{name}.ply")
-        record = dict.fromkeys(("source", "licence", "creator", "name", "category"), "test")
-        records.append(json.dumps(record | {"uid": f"train/{name}", "path": f"{name}.ply", "split": "train"}))
-    (tmp_path / "objects.jsonl").write_text("\n".join(records))
     common = (*arguments(work, tmp_path / "scores", checkpoints[0]), "--methods", "generation", "--max_views", 4)
     small = ("--num_metric_views", 4, "--metric_resolution", 28, "--num_feature_views", 2, "--render_resolution", 32)
     metrics = ("--metrics", "is_as", "renders", "normal_fd", "--normal_estimator", "true", "--metric_encoder")
-    meshes = ("--objects", tmp_path / "objects.jsonl", "--root", tmp_path)
+    meshes = ("--objects", work / "objects.jsonl", "--root", work)
     output = evaluate(tmp_path / "scores", *common, *small, *metrics, work / "encoder", expected=1)
     assert "needs the true meshes: `--objects` and `--root`" in output
     evaluate(tmp_path / "scores", *common, *small, *metrics, work / "encoder", *meshes)
