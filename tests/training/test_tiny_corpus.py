@@ -82,6 +82,18 @@ def test_write_procedural_keeps_geometry_and_colours_and_does_not_write_twice(tm
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+def test_stretched_copies_are_other_shapes_of_the_same_object(tmp_path):
+    record = corpus.write_procedural(5, tmp_path)
+    copies = [corpus.write_stretched(record, copy, tmp_path) for copy in range(2)]
+    original, *stretched = (trimesh.load_scene(tmp_path / one["path"]) for one in (record, *copies))
+    ratios = np.array([scene.extents / original.extents for scene in stretched])
+    assert (ratios < corpus.STRETCH * 1.001).all() and (ratios > 0.999 / corpus.STRETCH).all()
+    assert (ratios.std(axis=0) > 0.01).all() and (ratios.std(axis=1) > 0.01).all()
+    volumes = [scene.to_mesh().volume for scene in (original, *stretched)]
+    assert volumes[1:] == pytest.approx(volumes[0] * ratios.prod(axis=1), rel=1e-3)
+    assert {one["group"] for one in copies} == {record["group"]} and len({one["uid"] for one in copies}) == 2
+
+
 # --- packages --------------------------------------------------------------------------------------------------------
 
 

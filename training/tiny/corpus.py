@@ -9,7 +9,7 @@ by one line of ``<cache>/meshes/objects.jsonl``; what was left out, and why, is 
 
 The train / held-out split is the published ``split.json`` beside this file; ``--write-split`` makes it anew.
 
-    python training/tiny/corpus.py --procedural 1000
+    python training/tiny/corpus.py --procedural 1000 --stretched 3
 """
 
 import argparse
@@ -28,11 +28,13 @@ from sources import Task, myosuite_tasks, pybullet_tasks, sweet_home_tasks
 from zero_ad import zero_ad_tasks
 
 from diffusers_vilearn.data.duplicates import duplicate_samples, same_shape, shape_descriptor, twin_pairs
+from diffusers_vilearn.data.records import uid_key
 from diffusers_vilearn.files import write_atomically
 
 SPLIT_FILE = Path(__file__).with_name("split.json")
 HELDOUT_FURNITURE = 165  # Sweet Home 3D objects held out; MyoSuite and YCB are held out entirely
 FLAT_RATIO = 0.04  # an object thinner than this share of its longest side is a sheet, not a shape
+STRETCH = 1.4
 OUT_OF_DOMAIN = ("myosuite", "ycb")
 
 
@@ -177,6 +179,23 @@ def write_procedural(seed: int, cache: Path) -> dict:
     )
 
 
+# --- stretched copies ------------------------------------------------------------------------------------------------
+
+
+def write_stretched(record: dict, copy: int, cache: Path) -> dict:
+    """Write a copy of a training object, each of its axes longer or shorter by up to `STRETCH`, unless it exists;
+    return its record."""
+    uid = f"stretched/{copy}/{record['uid']}"
+    path = Path("meshes") / f"{uid}.glb"
+    if not (cache / path).exists():
+        scene = trimesh.load_scene(cache / record["path"])
+        factors = STRETCH ** np.random.default_rng(uid_key(uid)).uniform(-1, 1, 3)
+        scene.apply_transform(np.diag([*factors, 1]))
+        (cache / path).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cache / path, scene.export(file_type="glb"))
+    return dict(record, uid=uid, source="stretched", path=path.as_posix())
+
+
 # --- the whole corpus ------------------------------------------------------------------------------------------------
 
 
@@ -202,7 +221,7 @@ def write_lines(path: Path, records: list[dict]) -> None:
     write_atomically(path, text.encode())
 
 
-def build(cache: Path, procedural: int, with_zero_ad: bool, workers: int, write_split: bool) -> None:
+def build(cache: Path, procedural: int, stretched: int, with_zero_ad: bool, workers: int, write_split: bool) -> None:
     tasks = [*sweet_home_tasks(cache), *myosuite_tasks(cache), *pybullet_tasks(cache)]
     optional = list(zero_ad_tasks(cache)) if with_zero_ad else []
     with ProcessPoolExecutor(workers) as pool:
@@ -225,6 +244,10 @@ def build(cache: Path, procedural: int, with_zero_ad: bool, workers: int, write_
     rejected = [unsplit(record) for record, _, _ in results if record["uid"] in reasons]
     write_lines(cache / "meshes/everything.jsonl", [*accepted, *rejected, *map(unsplit, others)])
     write_lines(cache / "meshes/rejects.jsonl", [dict(record, reason=reasons[record["uid"]]) for record in rejected])
+    furniture = [record for record in accepted if (record["source"], record["split"]) == ("sweethome3d", "train")]
+    with ProcessPoolExecutor(workers) as pool:
+        for copy in range(stretched):
+            extra += pool.map(write_stretched, furniture, [copy] * len(furniture), [cache] * len(furniture))
     accepted += extra
     write_lines(cache / "meshes/objects.jsonl", accepted)
     counts = defaultdict(int)
@@ -239,6 +262,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--procedural", type=int, default=0, metavar="N", help="also write N procedural objects")
     parser.add_argument(
+        "--stretched", type=int, default=0, metavar="N", help="also write N stretched copies of each training object"
+    )
+    parser.add_argument(
         "--zero_ad",
         action="store_true",
         help="add 0 A.D.'s models (1.4 GB, CC-BY-SA) to everything.jsonl",
@@ -246,7 +272,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that convert meshes")
     parser.add_argument("--write-split", action="store_true", help=f"make {SPLIT_FILE.name} anew instead of using it")
     args = parser.parse_args()
-    build(cache_folder(), args.procedural, args.zero_ad, args.workers, args.write_split)
+    build(cache_folder(), args.procedural, args.stretched, args.zero_ad, args.workers, args.write_split)
 
 
 if __name__ == "__main__":
