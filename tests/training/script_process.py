@@ -7,7 +7,6 @@ import itertools
 import multiprocessing
 import os
 import runpy
-import signal
 import socket
 import subprocess
 import sys
@@ -29,21 +28,21 @@ _SERVER.set_forkserver_preload(
 )
 
 
-def _die_at(text: str, number: int) -> None:
-    """Have this process killed, as by a lost machine, at the `number`-th time that it turns to a file or folder whose
-    path has this text in it."""
+def _signal_at(number: int, text: str, time: int) -> None:
+    """Have this process get a signal at the `time`-th time that it turns to a file or folder whose path has this text
+    in it."""
     times = itertools.count(1)
 
     def hook(event: str, arguments: tuple) -> None:
         if event.startswith(("open", "os.", "shutil.")) and any(text in str(each) for each in arguments):
-            if next(times) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if next(times) == time:
+                os.kill(os.getpid(), number)
 
     sys.addaudithook(hook)
 
 
 def _run(
-    script: str, arguments: list[str], log: str, environment: dict[str, str], die_at: tuple[str, int] | None
+    script: str, arguments: list[str], log: str, environment: dict[str, str], signal_at: tuple[int, str, int] | None
 ) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
@@ -52,8 +51,8 @@ def _run(
     import torch
 
     torch.set_num_threads(1)
-    if die_at is not None:
-        _die_at(*die_at)
+    if signal_at is not None:
+        _signal_at(*signal_at)
     sys.argv = [script, *arguments]
     runpy.run_path(script, run_name="__main__")
 
@@ -66,7 +65,7 @@ class ScriptProcess:
         arguments: of its command line.
         log (`Path`): where its output goes.
         environment (`dict`): variables beside those of this process.
-        die_at (`tuple`): part of a path, and at which time that it turns to such a path it is killed.
+        signal_at (`tuple`): a signal, part of a path, and at which time that it turns to such a path it gets it.
     """
 
     def __init__(
@@ -75,21 +74,17 @@ class ScriptProcess:
         *arguments,
         log: Path,
         environment: dict[str, str] | None = None,
-        die_at: tuple[str, int] | None = None,
+        signal_at: tuple[int, str, int] | None = None,
     ):
         self.log = log
         words = [str(argument) for argument in arguments]
-        target = (str(TRAINING / script), words, str(log), environment or {}, die_at)
+        target = (str(TRAINING / script), words, str(log), environment or {}, signal_at)
         self.process = _SERVER.Process(target=_run, args=target)
         self.process.start()
 
     @property
     def pid(self) -> int:
         return self.process.pid
-
-    def send(self, number: int) -> None:
-        """Send it a signal."""
-        os.kill(self.pid, number)
 
     @property
     def output(self) -> str:

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs that are killed, filled up, preempted and poisoned; and that go on as if nothing had been."""
 
-import json
 import resource
 import signal
 import time
@@ -32,9 +31,9 @@ def arguments(script: str, work: Path, output_dir: Path, steps: int, *more) -> l
     return [*common, *models, "--transformer_config", work / "transformer.json", "--use_ema", *more]
 
 
-def start(script, work, output_dir, steps, *more, die_at=None) -> ScriptProcess:
+def start(script, work, output_dir, steps, *more, signal_at=None) -> ScriptProcess:
     log = output_dir.with_suffix(".log")
-    return ScriptProcess(script, *arguments(script, work, output_dir, steps, *more), log=log, die_at=die_at)
+    return ScriptProcess(script, *arguments(script, work, output_dir, steps, *more), log=log, signal_at=signal_at)
 
 
 def finish(script, work, output_dir, steps, *more) -> str:
@@ -78,8 +77,9 @@ def kill_and_resume(script: str, work: Path, output_dir: Path, kills: int, seed:
     rng = np.random.default_rng(seed)
     while_writing = 0
     for kill in range(kills):
-        die_at = (".partial-", rng.integers(1, 21)) if kill % 2 else ("train_log.jsonl", rng.integers(1, 13))
-        process = start(script, work, output_dir, STEPS, "--resume_from_checkpoint", "latest", die_at=die_at)
+        where = (".partial-", rng.integers(1, 21)) if kill % 2 else ("train_log.jsonl", rng.integers(1, 13))
+        resume, signal_at = ("--resume_from_checkpoint", "latest"), (signal.SIGKILL, *where)
+        process = start(script, work, output_dir, STEPS, *resume, signal_at=signal_at)
         assert process.wait() == -signal.SIGKILL, process.output[-3000:]
         while_writing += bool(list(output_dir.glob(".partial-*")))
         for checkpoint in list_checkpoints(output_dir):
@@ -87,12 +87,6 @@ def kill_and_resume(script: str, work: Path, output_dir: Path, kills: int, seed:
     finish(script, work, output_dir, STEPS, "--resume_from_checkpoint", "latest")
     assert not list(output_dir.glob(".*checkpoint*")), "what a killed run left is tidied up"
     return while_writing
-
-
-def steps_logged(output_dir: Path) -> int:
-    log = output_dir / "train_log.jsonl"
-    lines = log.read_text().splitlines() if log.exists() else []
-    return json.loads(lines[-1])["step"] if lines else 0
 
 
 def finished(output_dir: Path, script: str) -> bool:
@@ -125,9 +119,8 @@ def test_twenty_kills(work, whole, tmp_path):
 def test_a_run_asked_to_end_checkpoints_and_exits_with_0(work, whole, tmp_path, number):
     script, folder = whole
     output_dir = tmp_path / "run"
-    process = start(script, work, output_dir, STEPS, "--checkpointing_steps", 1000)
-    wait_for(lambda: steps_logged(output_dir) > 0, process)
-    process.send(number)
+    signal_at = (number, "train_log.jsonl", 2)
+    process = start(script, work, output_dir, STEPS, "--checkpointing_steps", 1000, signal_at=signal_at)
     assert process.wait() == 0, process.output[-3000:]
     (checkpoint,) = list_checkpoints(output_dir)
     assert 0 < int(checkpoint.name.rpartition("-")[2]) < STEPS and "Asked to end" in process.output
