@@ -34,7 +34,7 @@ class LossByNoise:
 
     @torch.no_grad()
     def measure(self, transformer, vae) -> list[dict[str, float]]:
-        """Mean squared error of the velocity in each bin of sigma, `low` to `high`."""
+        """Mean squared error of the velocity in each bin of sigma, `low` to `high`, logit-normal within it."""
         results = []
         for low, high in self.bins:
             losses = []

@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 from arms import ARMS
 from grid import Settings
-from results import DETAIL, HEADLINE, IS_AS, METRICS, collect, final_columns
+from results import DETAIL, HEADLINE, IS_AS, METRICS, Measured, collect
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -36,16 +36,21 @@ LABELS = {
 }
 
 
-def draw_curves(settings: Settings, runs: dict[str, dict[int, dict]], path: Path) -> None:
+def style(index: int) -> dict[str, str]:
+    """Colour and dashes of one of up to twenty lines."""
+    return {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "--"}
+
+
+def draw_curves(settings: Settings, runs: dict[str, dict[int, Measured]], path: Path) -> None:
     """Each metric over the steps: the mean over seeds, and a band from the worst to the best seed."""
     columns = 4
     figure, axes = plt.subplots(-(-len(METRICS) // columns), columns, figsize=(16, 7), layout="constrained")
     steps = settings.scoring.steps
     for axis, metric in zip(axes.flat, METRICS):
-        for colour, (arm, by_seed) in enumerate(runs.items()):
-            values = np.array([run["curve"][metric] for run in by_seed.values()])
-            axis.plot(steps, values.mean(axis=0), label=arm, color=f"C{colour}", marker=".")
-            axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=f"C{colour}", alpha=0.12, lw=0)
+        for index, (arm, by_seed) in enumerate(runs.items()):
+            values = np.array([run.curve[metric].mean(axis=1) for run in by_seed.values()])
+            axis.plot(steps, values.mean(axis=0), label=arm, marker=".", **style(index))
+            axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=style(index)["color"], alpha=0.12)
         axis.set(title=LABELS[metric], xscale="log", xlabel="steps")
         axis.set_xticks(steps, steps, fontsize="small")
         axis.minorticks_off()
@@ -56,14 +61,14 @@ def draw_curves(settings: Settings, runs: dict[str, dict[int, dict]], path: Path
     plt.close(figure)
 
 
-def draw_losses(settings: Settings, runs: dict[str, dict[int, dict]], path: Path) -> None:
+def draw_losses(settings: Settings, runs: dict[str, dict[int, Measured]], path: Path) -> None:
     """The diagnostic validation loss over the steps, in each bin of the noise level."""
-    bins = next(iter(next(iter(runs.values())).values()))["losses"][0]
+    bins = next(iter(next(iter(runs.values())).values())).losses[0]
     figure, axes = plt.subplots(1, len(bins), figsize=(4 * len(bins), 4), layout="constrained", squeeze=False)
-    for index, (axis, one) in enumerate(zip(axes[0], bins)):
-        for arm, by_seed in runs.items():
-            values = np.array([[step[index]["loss"] for step in run["losses"]] for run in by_seed.values()])
-            axis.plot(settings.scoring.steps, values.mean(axis=0), label=arm)
+    for bin_index, (axis, one) in enumerate(zip(axes[0], bins)):
+        for index, (arm, by_seed) in enumerate(runs.items()):
+            values = np.array([[step[bin_index]["loss"] for step in run.losses] for run in by_seed.values()])
+            axis.plot(settings.scoring.steps, values.mean(axis=0), label=arm, **style(index))
         axis.set(title=f"sigma {one['low']:.1f} to {one['high']:.1f}", xscale="log", yscale="log", xlabel="steps")
         axis.set_xticks(settings.scoring.steps, settings.scoring.steps, fontsize="small")
         axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
@@ -83,32 +88,32 @@ def interval(value: dict[str, float | None] | None, digits: int = 3) -> str:
     return text
 
 
-def extra_table(runs: dict[str, dict[int, dict]], prefix: str) -> dict[str, dict[str, dict[str, float]]]:
+def extra_table(runs: dict[str, dict[int, Measured]], prefix: str) -> dict[str, dict[str, dict[str, float]]]:
     """Arm -> setting of the tasks named `prefix-setting` -> metric -> mean over seeds."""
     table = {}
     for arm, by_seed in runs.items():
-        names = [name for name in next(iter(by_seed.values()))["extra"] if name.startswith(f"{prefix}-")]
+        names = [name for name in next(iter(by_seed.values())).extra if name.startswith(f"{prefix}-")]
         for name in names:
-            rows = [run["extra"][name] for run in by_seed.values()]
+            rows = [run.extra[name] for run in by_seed.values()]
             means = {metric: float(np.mean([row[metric] for row in rows])) for metric in (*METRICS, *DETAIL)}
             table.setdefault(arm, {})[name.removeprefix(f"{prefix}-")] = means
     return table
 
 
-def write_report(regimes: dict[str, dict], docs: Path, name: str) -> None:
+def write_report(regimes: dict[str, dict], grid: Path, docs: Path, name: str) -> None:
     """`<name>.md`, `<name>.json` and `images/<name>-*.png` in `docs`."""
     (docs / "images").mkdir(parents=True, exist_ok=True)
     for regime, found in regimes.items():
         draw_curves(found["settings"], found["runs"], docs / "images" / f"{name}-{regime}.png")
         draw_losses(found["settings"], found["runs"], docs / "images" / f"{name}-{regime}-losses.png")
         found["fractions"] = extra_table(found["runs"], "fraction")
-        found["columns"] = final_columns(found["settings"])
         found["guidance"] = extra_table(found["runs"], "guidance")
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["interval"] = interval
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(
-        regimes=regimes, name=name, arms=ARMS, metrics=METRICS, headline=HEADLINE, labels=LABELS, detail=DETAIL
+        **{"regimes": regimes, "name": name, "grid": grid.name, "arms": ARMS},
+        **{"metrics": METRICS, "headline": HEADLINE, "labels": LABELS, "detail": DETAIL},
     )
     lines = [line.rstrip() for line in page.splitlines()]
     (docs / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -120,6 +125,9 @@ def write_report(regimes: dict[str, dict], docs: Path, name: str) -> None:
         if settings["alignment"] is not None:
             del settings["alignment"]["objects"], settings["alignment"]["root"]
         found["settings"] = settings
+        found["runs"] = {
+            arm: {seed: run.means() for seed, run in by_seed.items()} for arm, by_seed in found["runs"].items()
+        }
     (docs / f"{name}.json").write_text(json.dumps(regimes, indent=1, allow_nan=False), encoding="utf-8")
 
 
@@ -134,4 +142,4 @@ def parse_args():
 
 if __name__ == "__main__":
     args = parse_args()
-    write_report(collect(args.grid, args.output_dir), args.docs, args.name)
+    write_report(collect(args.grid, args.output_dir), args.grid, args.docs, args.name)

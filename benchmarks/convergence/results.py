@@ -4,12 +4,13 @@
 
 import json
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from arms import BASELINE
 from grid import Run, Settings, list_runs, read_grid
-from speedup import Curve, mean_with_interval, ratio_with_interval, speed_up
+from speedup import mean_with_interval, speed_up_with_interval
 from tasks import ALIGNMENT, is_scored, list_tasks, loss_path, step_name
 
 from diffusers_vilearn.metrics.score_files import Scores, read_scores
@@ -30,84 +31,108 @@ IS_AS = "is_as"
 DETAIL = ("area_behind", "roughness_behind")
 
 
-def read_run(run: Run) -> dict:
-    """Means over views of what was measured of one run.
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one run. Views of one object are meaned; objects are in the same order in all runs.
 
-    Returns:
-        `dict`: `curve`, metric -> one value for each scored step, over the views that all steps share; `final`, metric
-        -> value over all views of the last step, and `is_as` over its own; `extra`, task -> metric -> value; `losses`,
-        for each step the bins; `visible_fraction`, the mean share of visible tokens in its training data, which
-        inference declares; and the numbers of views.
+    Attributes:
+        curve (`dict`): metric -> (steps, objects), over the views that all scored steps share.
+        final (`dict`): metric -> (objects,), over all views of the last step; `is_as` over its own.
+        extra (`dict`): task -> metric -> mean.
+        losses (`list`): for each step the bins.
+        visible_fraction (`float`): mean share of visible tokens in its training data, which inference declares.
     """
-    scores = {task.name: read_scores(task.path(run)) for task in list_tasks(run)}
-    steps = [step_name(step) for step in run.settings.scoring.steps]
-    shared = set.intersection(*(set(scores[name]) for name in steps))
-    curve = defaultdict(list)
-    for name in steps:
-        kept = {key: row for key, row in scores[name].items() if key in shared}
-        for metric, value in _means(kept).items():
-            curve[metric].append(value)
-    final = _means(scores[steps[-1]])
-    if alignment := scores.pop(ALIGNMENT, {}):
-        final[IS_AS] = float(np.mean([row[IS_AS] for row in alignment.values()]))
-    config = json.loads((run.snapshot(run.settings.scoring.steps[-1]) / "config.json").read_text())
-    return {
-        "visible_fraction": config["visible_fraction"],
-        "curve": dict(curve),
-        "num_curve_views": len(shared),
-        "final": final,
-        "num_final_views": len(scores[steps[-1]]),
-        "num_alignment_views": len(alignment),
-        "extra": {name: _means(scores[name]) for name in scores if name not in steps},
-        "losses": [json.loads(loss_path(run, step).read_text()) for step in run.settings.scoring.steps],
-    }
+
+    curve: dict[str, np.ndarray]
+    final: dict[str, np.ndarray]
+    extra: dict[str, dict[str, float]]
+    losses: list[list[dict]]
+    visible_fraction: float
+
+    @classmethod
+    def of(cls, run: Run) -> "Measured":
+        scores = {task.name: read_scores(task.path(run)) for task in list_tasks(run)}
+        steps = [scores.pop(step_name(step)) for step in run.settings.scoring.steps]
+        shared = set.intersection(*map(set, steps))
+        kept = [{key: row for key, row in step.items() if key in shared} for step in steps]
+        final = {name: _object_means(steps[-1], name) for name in METRICS}
+        if ALIGNMENT in scores:
+            final[IS_AS] = _object_means(scores.pop(ALIGNMENT), IS_AS)
+        config = json.loads((run.snapshot(run.settings.scoring.steps[-1]) / "config.json").read_text())
+        return cls(
+            curve={name: np.stack([_object_means(step, name) for step in kept]) for name in METRICS},
+            final=final,
+            extra={
+                task: {name: float(_object_means(rows, name).mean()) for name in (*METRICS, *DETAIL)}
+                for task, rows in scores.items()
+            },
+            losses=[json.loads(loss_path(run, step).read_text()) for step in run.settings.scoring.steps],
+            visible_fraction=config["visible_fraction"],
+        )
+
+    def means(self) -> dict:
+        """All of it meaned over objects, as JSON holds it."""
+        return {
+            "visible_fraction": self.visible_fraction,
+            "curve": {name: values.mean(axis=1).tolist() for name, values in self.curve.items()},
+            "final": {name: float(values.mean()) for name, values in self.final.items()},
+            "extra": self.extra,
+            "losses": self.losses,
+        }
 
 
-def final_columns(settings: Settings) -> tuple[str, ...]:
-    """What is measured of the last step."""
-    return METRICS if settings.alignment is None else (*METRICS, IS_AS)
+def _object_means(scores: Scores, metric: str) -> np.ndarray:
+    """(objects,) by uid, of views that have the metric: a camera that sees all of a surface leaves no unseen part."""
+    values = defaultdict(list)
+    for (uid, _), row in sorted(scores.items()):
+        if metric in row:
+            values[uid].append(row[metric])
+    return np.array([np.mean(of_object) for of_object in values.values()])
 
 
-def _means(scores: Scores) -> dict[str, float]:
-    """Of each metric over the views that have it: a camera that sees all of a surface leaves no unseen part."""
-    rows, names = scores.values(), (*METRICS, *DETAIL)
-    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
-
-
-def read_regime(regime: str, settings: Settings, root: Path) -> dict[str, dict[int, dict]]:
-    """What was measured of the whole runs of a regime: arm -> seed -> `read_run`."""
-    runs = [run for run in list_runs({regime: settings}, root) if run.is_trained and is_scored(run)]
+def read_regime(regime: str, settings: Settings, root: Path) -> dict[str, dict[int, Measured]]:
+    """What was measured of the whole runs of a regime: arm -> seed -> `Measured`."""
     results = defaultdict(dict)
-    for run in runs:
-        results[run.arm][run.seed] = read_run(run)
+    for run in list_runs({regime: settings}, root):
+        if run.is_trained and is_scored(run):
+            results[run.arm][run.seed] = Measured.of(run)
     return {arm: results[arm] for arm in settings.all_arms if arm in results}
 
 
-def summarise_regime(settings: Settings, results: dict[str, dict[int, dict]]) -> dict[str, dict]:
-    """Each arm against the baseline, paired by seed: `speed_ups` and `differences` by metric, with intervals over
-    seeds; and its `final` scores. Without the baseline only the latter."""
-    summary, columns = {}, final_columns(settings)
+def summarise_regime(settings: Settings, results: dict[str, dict[int, Measured]]) -> dict[str, dict]:
+    """For each arm its `final` scores; and against the baseline, over the `paired_seeds`, by metric: `speed_ups`,
+    `differences`, and how many seeds of the arm end as well as the baseline's (`reached`)."""
+    summary = {}
     for arm, by_seed in results.items():
-        finals = {name: mean_with_interval([run["final"][name] for run in by_seed.values()]) for name in columns}
-        fraction = float(np.mean([run["visible_fraction"] for run in by_seed.values()]))
-        summary[arm] = {"seeds": sorted(by_seed), "visible_fraction": fraction, "final": finals}
+        runs = list(by_seed.values())
+        summary[arm] = {
+            "seeds": sorted(by_seed),
+            "visible_fraction": float(np.mean([run.visible_fraction for run in runs])),
+            "final": {name: _interval_of_mean([run.final[name] for run in runs]) for name in runs[0].final},
+        }
         paired = sorted(by_seed.keys() & results.get(BASELINE, {}).keys())
-        if arm == BASELINE or not paired:
-            continue
-        pairs = [(results[BASELINE][seed], by_seed[seed]) for seed in paired]
-        summary[arm]["speed_ups"] = {
-            name: ratio_with_interval([_speed_up(settings, name, *pair) for pair in pairs]) for name in METRICS
-        }
-        summary[arm]["differences"] = {
-            name: mean_with_interval([one["final"][name] - base["final"][name] for base, one in pairs])
-            for name in columns
-        }
+        if arm != BASELINE and paired:
+            pairs = [(results[BASELINE][seed], by_seed[seed]) for seed in paired]
+            summary[arm] |= {"paired_seeds": paired, **_against_baseline(settings.scoring.steps, pairs)}
     return summary
 
 
-def _speed_up(settings: Settings, metric: str, baseline: dict, arm: dict) -> float | None:
-    steps, higher_is_better = settings.scoring.steps, not is_lower_better(metric)
-    return speed_up(*(Curve.fit(steps, run["curve"][metric], higher_is_better) for run in (baseline, arm)))
+def _against_baseline(steps: list[int], pairs: list[tuple[Measured, Measured]]) -> dict[str, dict]:
+    found = {"speed_ups": {}, "reached": {}, "differences": {}}
+    for name in METRICS:
+        baselines, arms = (np.stack([run.curve[name] for run in runs]) for runs in zip(*pairs))
+        found["speed_ups"][name] = speed_up_with_interval(steps, baselines, arms, not is_lower_better(name))
+        gains = (arms - baselines)[:, -1].mean(axis=1) * (-1 if is_lower_better(name) else 1)
+        found["reached"][name] = int((gains >= 0).sum())
+    for name in pairs[0][0].final:
+        found["differences"][name] = _interval_of_mean([arm.final[name] - base.final[name] for base, arm in pairs])
+    return found
+
+
+def _interval_of_mean(by_seed: list[np.ndarray]) -> dict[str, float | None]:
+    """Of values (objects,) of each seed."""
+    of_object = np.mean(by_seed, axis=0)
+    return mean_with_interval(np.mean(by_seed, axis=1), of_object.std() / np.sqrt(len(of_object)))
 
 
 def collect(grid: Path, root: Path) -> dict[str, dict]:

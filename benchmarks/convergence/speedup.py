@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import isotonic_regression
+from scipy.stats import norm
 from scipy.stats import t as student
 
 
@@ -46,28 +47,64 @@ class Curve:
 
 
 def speed_up(baseline: Curve, arm: Curve) -> float | None:
-    """The baseline's steps / the arm's steps at the best quality that both reach: the baseline's final one if the arm
-    is better in the end, and the arm's (a number below 1, then) if it is worse. `None` where one of both is not better
-    in the end than at its first measurement: there is nothing to be reached sooner."""
+    """The baseline's steps / the arm's steps to the best quality that both reach, the lower one of both final
+    qualities: above 1 where the arm gets there sooner, whether or not it then gets on to the baseline's. `None` where
+    one of both is not better in the end than at its first measurement: there is nothing to be reached sooner."""
     if baseline.quality[-1] <= baseline.quality[0] or arm.quality[-1] <= arm.quality[0]:
         return None
     level = min(baseline.quality[-1], arm.quality[-1])
     return baseline.steps_to(level) / arm.steps_to(level)
 
 
-def mean_with_interval(values, level: float = 0.95) -> dict[str, float | None]:
-    """Mean of values of a few seeds, and Student's interval of it, which a single one has not."""
+def mean_with_interval(values, of_objects: float = 0.0, level: float = 0.95) -> dict[str, float | None]:
+    """Mean of the values of a few seeds with its interval, which a single seed has not.
+
+    All seeds are scored on the same objects. Seeds vary by Student's t; what other objects would change is a deviation
+    that no number of seeds averages out, and both are added as variances.
+
+    Args:
+        values (`Sequence[float]`): one a seed.
+        of_objects (`float`): standard deviation of their mean over draws of the objects.
+        level (`float`): of the interval.
+    """
     values = np.asarray(values, float)
     mean = float(values.mean())
     if len(values) == 1:
         return {"mean": mean, "low": None, "high": None}
-    half = float(student.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    of_seeds = student.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = float(np.hypot(of_seeds, norm.ppf((1 + level) / 2) * of_objects))
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
-def ratio_with_interval(ratios: list[float | None]) -> dict[str, float | None] | None:
-    """Geometric mean of ratios, one a seed, with the interval of the mean logarithm; `None` if one is missing."""
-    if any(ratio is None for ratio in ratios):
+def speed_up_with_interval(
+    steps, baselines: np.ndarray, arms: np.ndarray, higher_is_better: bool, draws: int = 200
+) -> dict[str, float | None] | None:
+    """Geometric mean over seeds of the speed-ups, with the interval of the mean logarithm.
+
+    Args:
+        steps (`Sequence[int]`): (n,) rising.
+        baselines, arms (`np.ndarray`): (seeds, n, objects), scores of runs paired by seed.
+        higher_is_better (`bool`): of the scores.
+        draws (`int`): of the objects, the same for all runs and steps, that tell how much the objects matter.
+
+    Returns:
+        `dict`: `mean`, `low`, `high`; `None` if some seed has no speed-up.
+    """
+
+    def logarithms(objects) -> np.ndarray | None:
+        pairs = (
+            [Curve.fit(steps, run[:, objects].mean(axis=1), higher_is_better) for run in pair]
+            for pair in zip(baselines, arms, strict=True)
+        )
+        ratios = [speed_up(*pair) for pair in pairs]
+        return None if None in ratios else np.log(ratios)
+
+    count = baselines.shape[2]
+    measured = logarithms(np.arange(count))
+    if measured is None:
         return None
-    found = mean_with_interval(np.log(ratios))
+    rng = np.random.default_rng(0)
+    drawn = [logarithms(rng.integers(count, size=count)) for _ in range(draws)]
+    of_objects = np.std([np.mean(values) for values in drawn if values is not None])
+    found = mean_with_interval(measured, of_objects)
     return {name: None if value is None else float(np.exp(value)) for name, value in found.items()}

@@ -32,7 +32,7 @@ from grid import list_runs, read_grid  # noqa: E402
 from masks import derive_table, shuffled_tokens  # noqa: E402
 from results import collect  # noqa: E402
 from samples import Truth, Truths, detail_behind  # noqa: E402
-from speedup import Curve, mean_with_interval, ratio_with_interval, speed_up  # noqa: E402
+from speedup import Curve, mean_with_interval, speed_up, speed_up_with_interval  # noqa: E402
 from tasks import is_scored, list_tasks  # noqa: E402
 
 STEPS = np.array([100, 200, 400, 800])
@@ -66,15 +66,40 @@ def test_a_lucky_measurement_is_not_learning():
 def test_what_does_not_improve_has_no_speed_up():
     rising, falling = curve([0, 1, 2, 3]), curve([3, 2, 1, 0])
     assert speed_up(rising, falling) is None and speed_up(falling, rising) is None
-    assert ratio_with_interval([2.0, None]) is None
+    one, other = (np.array([0.0, 1, 2, 3])[None, :, None] * np.ones((1, 1, 5)) for _ in range(2))
+    assert speed_up_with_interval(STEPS, one, -other, True) is None
 
 
 def test_intervals_are_students():
     found = mean_with_interval([1.0, 2.0, 3.0])
     # t(0.975, 2) / sqrt(3) = 2.4841
     assert (found["mean"], found["high"]) == (2, pytest.approx(2 + 2.4841, abs=1e-3))
-    assert ratio_with_interval([1.0, 4.0])["mean"] == pytest.approx(2)
     assert mean_with_interval([1.0]) == {"mean": 1, "low": None, "high": None}
+    # 1.96 deviations of the objects beside them
+    assert mean_with_interval([1.0, 2.0, 3.0], 1.0)["high"] == pytest.approx(2 + np.hypot(2.4841, 1.96), abs=1e-3)
+
+
+def test_objects_that_all_seeds_share_widen_the_interval():
+    rng = np.random.default_rng(0)
+    slow = np.log(STEPS)[None, :, None] + rng.normal(0, 0.01, (3, 1, 40))
+    fast = slow + np.log(2)
+    alike = speed_up_with_interval(STEPS, slow, fast, True)
+    assert [alike["low"], alike["high"]] == pytest.approx([2, 2])
+    # Some objects gain much, others lose; the mean and the seeds are what they were.
+    gains = np.repeat([-4.0, 4.0], 20)
+    differing = speed_up_with_interval(STEPS, slow, fast + gains, True)
+    assert differing["mean"] == pytest.approx(alike["mean"], rel=1e-6)
+    assert differing["low"] < 1 and differing["high"] > 4
+
+
+def test_an_arm_that_ends_lower_may_still_be_sooner():
+    # At the lower of both final qualities, as the page says of the dagger.
+    assert speed_up(curve([0.1, 0.3, 0.5, 0.6]), curve([0.1, 0.5, 0.5, 0.5])) == pytest.approx(2)
+
+
+def test_the_grids_for_a_gpu_share_their_runs():
+    gpu, regimes = (read_grid(CONVERGENCE / f"grid-{name}.yaml")["base"] for name in ("gpu", "regimes"))
+    assert gpu.shared() == regimes.shared()
 
 
 def test_shuffled_masks_are_as_large_and_independent():
@@ -202,22 +227,21 @@ def test_a_grid_from_end_to_end(grid, experiment):
     shapes = [load_file(run.snapshot(300) / "diffusion_pytorch_model.safetensors") for run in (none, shuffled)]
     assert not all(torch.equal(value, shapes[1][name]) for name, value in shapes[0].items())
     found = collect(grid, experiment)["base"]
-    assert len(found["runs"]["none"][5]["curve"]["chamfer"]) == 2
+    none_run, shuffled_run = (found["runs"][arm][5] for arm in ("none", "va_rope_shuffled"))
+    assert none_run.curve["chamfer"].shape == (2, 1)
     final = read_scores(none.folder / "scores/step-00000300.jsonl")
     ((key, alignment),) = read_scores(none.folder / "scores/alignment.jsonl").items()
-    assert found["runs"]["none"][5]["num_final_views"] == len(final) == 2
-    assert 0 < alignment.pop("is_as") == found["runs"]["none"][5]["final"]["is_as"] <= 1
+    assert none_run.final["chamfer"] == pytest.approx(np.mean([row["chamfer"] for row in final.values()]))
+    assert len(final) == 2 and 0 < alignment.pop("is_as") == none_run.final["is_as"] <= 1
     # Of the same sample, which batches of other sizes round differently.
     assert alignment == pytest.approx(final[key], abs=1e-4)
-    assert set(found["summary"]["va_rope_shuffled"]) == {
-        "seeds",
-        "visible_fraction",
-        "final",
-        "speed_ups",
-        "differences",
-    }
+    summary = found["summary"]["va_rope_shuffled"]
+    assert summary["paired_seeds"] == [5] and set(summary["speed_ups"]) == set(summary["reached"])
+    assert summary["differences"]["chamfer"]["mean"] == pytest.approx(
+        shuffled_run.final["chamfer"].mean() - none_run.final["chamfer"].mean()
+    )
     # The shuffled masks are as large as those that `none` does not look at.
-    assert found["runs"]["none"][5]["visible_fraction"] == found["runs"]["va_rope_shuffled"][5]["visible_fraction"]
+    assert none_run.visible_fraction == shuffled_run.visible_fraction
 
 
 def test_killed_scoring_goes_on_to_the_same_scores(grid, experiment, tmp_path):
@@ -241,8 +265,8 @@ def test_the_report_is_written_from_files(grid, experiment, tmp_path):
     page, numbers = (tmp_path / "convergence.md").read_text(), json.loads((tmp_path / "convergence.json").read_text())
     assert "### Speed-up against `none`" in page and "{{" not in page and str(grid.parent) not in page
     runs = collect(grid, experiment)["base"]["runs"]
-    assert numbers["base"]["runs"]["none"]["5"]["final"] == runs["none"][5]["final"]
-    assert f" | {runs['none'][5]['final']['chamfer']:.3f} | " in page
+    assert numbers["base"]["runs"]["none"]["5"] == json.loads(json.dumps(runs["none"][5].means()))
+    assert f" | {runs['none'][5].final['chamfer'].mean():.3f} | " in page
     for picture in ("base", "base-losses"):
         assert (tmp_path / "images" / f"convergence-{picture}.png").stat().st_size > 10_000
 
