@@ -3,7 +3,6 @@
 # Written by pipelines/build_hub_files.py from src/diffusers_vilearn/pipelines/pipeline_vilearn.py; edit that file instead.
 """One image in, a mesh out."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ from .vilearn_visibility import inference_visible_mask
 from .vilearn_image_processor import PipelineImage, ViLearnImageProcessor
 from diffusers import DiffusionPipeline as ViLearnDiffusionPipeline
 from .vilearn_pipeline_output import ViLearnPipelineOutput
-from .vilearn_stages import SHAPE_OUTPUT_TYPES, check_image_embeds, check_integers, check_noise, check_steps, check_surface, check_visible_fraction, decode_shapes, draw_latents, encode_images, extract_shapes, predict_velocity, scheduler_step_kwargs, set_timesteps
+from .vilearn_stages import SHAPE_OUTPUT_TYPES, check_guidance_scale, check_image_embeds, check_integers, check_noise, check_scheduler, check_steps, check_surface, check_visible_fraction, decode_shapes, draw_latents, encode_images, extract_shapes, predict_velocity, scheduler_step_kwargs, set_timesteps
 
 EXAMPLE_DOC_STRING = """
     Examples:
@@ -125,8 +124,8 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
         check_integers(
             num_tokens=(1 if num_tokens is None else num_tokens, 1), num_shapes_per_image=(num_shapes_per_image, 1)
         )
-        if not 0 <= guidance_scale < math.inf:
-            raise ValueError(f"`guidance_scale` must be at least 0 and finite, but is {guidance_scale!r}.")
+        check_guidance_scale(guidance_scale)
+        check_scheduler(self.scheduler)
         unknown = set(callback_on_step_end_tensor_inputs or ()) - set(self._callback_tensor_inputs)
         if unknown:
             raise ValueError(
@@ -372,7 +371,7 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
 
                 if callback_on_step_end is not None:
                     callback_kwargs = {}
-                    for name in callback_on_step_end_tensor_inputs:
+                    for name in callback_on_step_end_tensor_inputs or ():
                         callback_kwargs[name] = locals()[name]
                     callback_outputs = callback_on_step_end(self, i, t, callback_kwargs)
                     latents = callback_outputs.pop("latents", latents)

@@ -8,9 +8,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import BaseImageProcessor, Dinov2Model
@@ -31,24 +32,38 @@ def calculate_shift(num_tokens: int, base_num_tokens: int = 256, base_shift: flo
 def check_integers(**values: tuple[Any, int]) -> None:
     """Raises `ValueError` unless each value is an integer of at least the number beside it."""
     for name, (value, smallest) in values.items():
-        if not isinstance(value, Integral) or value < smallest:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < smallest:
             raise ValueError(f"`{name}` must be an integer of at least {smallest}, but is {value!r}.")
 
 
+def check_number(name: str, value: Any, allowed: Callable[[float], bool], what: str) -> None:
+    """Raises `ValueError` unless `value` is a number that is `allowed`: `what` one must be."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not allowed(value):
+        raise ValueError(f"`{name}` must be {what}, but is {value!r}.")
+
+
+def check_tokens(name: str, tokens: torch.Tensor, sizes: str) -> None:
+    """Raises `ValueError` unless `tokens` is a finite, non-empty tensor of the three `sizes`."""
+    if not isinstance(tokens, torch.Tensor):
+        raise ValueError(f"`{name}` must be a tensor {sizes}, but is of type {type(tokens).__name__}.")
+    if tokens.ndim != 3 or 0 in tokens.shape:
+        raise ValueError(f"`{name}` must be {sizes}, but its shape is {tuple(tokens.shape)}.")
+    if not torch.isfinite(tokens).all():
+        raise ValueError(f"`{name}` must be finite, but is not.")
+
+
 def check_image_embeds(image_embeds: torch.Tensor, channels: int) -> None:
-    """Raises `ValueError` unless `image_embeds` is (images, image tokens, channels)."""
-    if image_embeds.ndim != 3 or image_embeds.shape[-1] != channels:
-        raise ValueError(
-            f"`image_embeds` must be (images, tokens, {channels}), but its shape is {tuple(image_embeds.shape)}."
-        )
+    """Raises `ValueError` unless `image_embeds` is (images, image tokens, channels) and finite."""
+    sizes = f"(images, tokens, {channels})"
+    check_tokens("image_embeds", image_embeds, sizes)
+    if image_embeds.shape[-1] != channels:
+        raise ValueError(f"`image_embeds` must be {sizes}, but its shape is {tuple(image_embeds.shape)}.")
 
 
 def check_noise(generator: torch.Generator | list[torch.Generator] | None, latents: torch.Tensor | None) -> None:
     """Raises `ValueError` for a `generator` that is none, or `latents` that are not finite shape tokens."""
-    if latents is not None and latents.ndim != 3:
-        raise ValueError(f"`latents` must be (shapes, tokens, channels), but its shape is {tuple(latents.shape)}.")
-    if latents is not None and not torch.isfinite(latents).all():
-        raise ValueError("`latents` must be finite, but is not.")
+    if latents is not None:
+        check_tokens("latents", latents, "(shapes, tokens, channels)")
     generators = generator if isinstance(generator, list) else [generator]
     if generator is not None and not all(isinstance(one, torch.Generator) for one in generators):
         raise ValueError(f"`generator` must be a `torch.Generator` or a list of them, but is {generator!r}.")
@@ -56,8 +71,8 @@ def check_noise(generator: torch.Generator | list[torch.Generator] | None, laten
 
 def check_visible_fraction(visible_fraction: float | None) -> None:
     """Raises `ValueError` unless `visible_fraction` lies in [0, 1] or is `None`."""
-    if visible_fraction is not None and not 0 <= visible_fraction <= 1:
-        raise ValueError(f"`visible_fraction` must lie in [0, 1], but is {visible_fraction!r}.")
+    if visible_fraction is not None:
+        check_number("visible_fraction", visible_fraction, lambda value: 0 <= value <= 1, "a number in [0, 1]")
 
 
 def check_visible_mask(visible_mask: torch.Tensor, num_shapes: int) -> None:
@@ -72,15 +87,35 @@ def check_visible_mask(visible_mask: torch.Tensor, num_shapes: int) -> None:
 def check_steps(num_inference_steps: int, sigmas: list[float] | None) -> None:
     """Raises `ValueError` for a number of steps, or noise levels, that no scheduler can take."""
     check_integers(num_inference_steps=(num_inference_steps, 1))
-    if sigmas is not None and (len(sigmas) == 0 or not all(0 < sigma <= 1 for sigma in sigmas)):
+    if sigmas is not None and (
+        not isinstance(sigmas, (list, tuple, np.ndarray, torch.Tensor))
+        or len(sigmas) == 0
+        or not all(0 < sigma <= 1 for sigma in sigmas)
+    ):
         raise ValueError(f"`sigmas` must be a non-empty list of numbers in (0, 1], but is {sigmas!r}.")
+
+
+def check_guidance_scale(guidance_scale: float) -> None:
+    """Raises `ValueError` unless `guidance_scale` is at least 0 and finite."""
+    check_number(
+        "guidance_scale", guidance_scale, lambda value: 0 <= value < math.inf, "a finite number of at least 0"
+    )
+
+
+def check_scheduler(scheduler) -> None:
+    """Raises `ValueError` for a scheduler that would read the velocity as something else."""
+    flow_match = any(kind.__name__.startswith("FlowMatch") for kind in type(scheduler).__mro__)
+    if not flow_match and not scheduler.config.get("use_flow_sigmas", False):
+        raise ValueError(
+            "`scheduler` must be one for flow matching, a FlowMatch... class or one with `use_flow_sigmas=True`,"
+            f" but is {type(scheduler).__name__}."
+        )
 
 
 def check_surface(resolution: int, level: float, chunk_size: int, output_type: str, output_types: tuple) -> None:
     """Raises `ValueError` for a surface that cannot be extracted, or an output that is none of `output_types`."""
     check_integers(resolution=(resolution, 8), chunk_size=(chunk_size, 1))
-    if not -1 < level < 1:
-        raise ValueError(f"`level` must lie between -1 and 1, but is {level!r}.")
+    check_number("level", level, lambda value: -1 < value < 1, "a number between -1 and 1")
     if output_type not in output_types:
         raise ValueError(f"`output_type` must be one of {output_types}, but is {output_type!r}.")
 
@@ -120,6 +155,7 @@ def set_timesteps(
     scheduler, num_inference_steps: int, num_tokens: int, device: torch.device, sigmas: list[float] | None = None
 ) -> torch.Tensor:
     """Sets the scheduler's timesteps: `sigmas` before the shift, evenly spaced from 1 to 1 / steps by default."""
+    check_scheduler(scheduler)
     accepted = inspect.signature(scheduler.set_timesteps).parameters
     if sigmas is not None and "sigmas" not in accepted:
         raise ValueError(f"`sigmas` must be None, because {type(scheduler).__name__} takes no custom sigmas.")
@@ -219,7 +255,9 @@ def extract_shapes(
             try:
                 results.append(extract_mesh(field, level=level, truncation=vae.config.truncation, **common))
             except ValueError as error:
-                raise ValueError(f"shape {index} has no mesh: {error}") from error
+                raise ValueError(
+                    f'shape {index} has no mesh: {error} `output_type="latent"` keeps all shapes, to mesh one by one.'
+                ) from error
     return torch.stack(results) if output_type == "pt" else results
 
 

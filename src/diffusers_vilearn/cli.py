@@ -53,13 +53,15 @@ def generate(
     checkpoint: Annotated[str, typer.Option(help="Folder or Hub id of the pipeline.")] = DEFAULT_CHECKPOINT,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 25,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    guidance_scale: Annotated[float, typer.Option(help="How closely to follow the image; 1 is no guidance.")] = 2.0,
+    guidance_scale: Annotated[
+        float, typer.Option(min=0, help="How closely to follow the image; 1 is no guidance.")
+    ] = 2.0,
     num_tokens: Annotated[int | None, typer.Option(min=1, help="Shape tokens; the checkpoint's if not given.")] = None,
     visible_fraction: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Share of tokens declared visible; the checkpoint's if not given."),
     ] = None,
-    resolution: Annotated[int, typer.Option(min=2, help="Cells of the extraction grid per side.")] = 256,
+    resolution: Annotated[int, typer.Option(min=8, help="Cells of the extraction grid per side.")] = 256,
     preview: Annotated[
         Path | None, typer.Option(help="Picture to write: the input beside four rendered views of the mesh.")
     ] = None,

@@ -14,8 +14,10 @@ import pytest
 import torch
 import trimesh
 from diffusers import (
+    DDIMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
     FlowMatchLCMScheduler,
@@ -101,7 +103,7 @@ class TestOutputs:
     def test_shape_without_a_surface(self, run, pipe):
         with torch.no_grad():
             pipe.vae.geometry.proj_out.bias -= 100
-        with pytest.raises(ValueError, match=r"shape 0 has no mesh: .*no surface"):
+        with pytest.raises(ValueError, match=r"shape 0 has no mesh: .*no surface.*`output_type=\"latent\"`"):
             run(output_type="trimesh", num_shapes_per_image=2)
 
 
@@ -228,6 +230,13 @@ class TestTimesteps:
     def test_sigmas(self, run, seen):
         assert self.timesteps(run, seen, sigmas=[1.0, 0.4, 0.1]) == pytest.approx([1000, 400, 100])
 
+    @pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler(), DDIMScheduler()])
+    def test_schedulers_that_predict_something_else_are_refused(self, run, seen, pipe, scheduler):
+        pipe.scheduler = scheduler
+        with pytest.raises(ValueError, match=f"must be one for flow matching.*{type(scheduler).__name__}"):
+            run()
+        assert not seen
+
     def test_sigmas_refused_by_schedulers_without(self, run, pipe):
         pipe.scheduler = FlowMatchHeunDiscreteScheduler()
         with pytest.raises(ValueError, match=r"`sigmas` must be None, .*FlowMatchHeunDiscreteScheduler"):
@@ -315,16 +324,24 @@ class TestCallbacks:
         ({"image_embeds": torch.zeros(1, 4, 32)}, "Exactly one of `image` and `image_embeds`"),
         ({"picture": None, "image_embeds": torch.zeros(4, 32)}, "`image_embeds` must be"),
         ({"picture": None, "image_embeds": torch.zeros(1, 4, 31)}, r"`image_embeds` must be \(images, tokens, 32\)"),
+        ({"picture": None, "image_embeds": np.zeros((1, 4, 32))}, "`image_embeds` must be a tensor .*ndarray"),
+        ({"picture": None, "image_embeds": [torch.zeros(4, 32)]}, "`image_embeds` must be a tensor .*list"),
+        ({"picture": None, "image_embeds": torch.zeros(0, 4, 32)}, r"`image_embeds` .*\(0, 4, 32\)"),
+        ({"picture": None, "image_embeds": torch.full((1, 4, 32), torch.nan)}, "`image_embeds` must be finite"),
         ({"picture": "https://example.org/a.png"}, "URL"),
         ({"num_inference_steps": 0}, "`num_inference_steps` must be an integer of at least 1, but is 0"),
         ({"num_inference_steps": 2.5}, "`num_inference_steps`"),
         ({"num_tokens": -1}, "`num_tokens`"),
         ({"num_shapes_per_image": 0}, "`num_shapes_per_image`"),
+        ({"num_shapes_per_image": True}, "`num_shapes_per_image`"),
+        ({"guidance_scale": None}, "`guidance_scale` must be a finite number of at least 0, but is None"),
+        ({"guidance_scale": [1, 2]}, "`guidance_scale`"),
         ({"guidance_scale": float("nan")}, "`guidance_scale`"),
         ({"guidance_scale": -1.0}, "`guidance_scale`"),
         ({"guidance_scale": float("inf")}, "`guidance_scale`"),
         ({"visible_fraction": 1.1}, "`visible_fraction`"),
         ({"visible_fraction": float("nan")}, "`visible_fraction`"),
+        ({"visible_fraction": "1/3"}, "`visible_fraction`"),
         ({"generator": 0}, "`generator` must be a `torch.Generator`"),
         ({"generator": [seeded(), seeded()]}, "`generator` must be one generator or 1 of them"),
         ({"latents": torch.zeros(16, 8)}, "`latents` must be"),
@@ -332,12 +349,15 @@ class TestCallbacks:
         ({"latents": torch.zeros(2, 16, 8)}, r"`latents` must be \(1, 16, 8\)"),
         ({"latents": torch.zeros(1, 16, 8), "num_tokens": 17}, r"`latents` must be \(1, 17, 8\)"),
         ({"latents": torch.full((1, 16, 8), torch.nan)}, "`latents` must be finite"),
+        ({"latents": np.zeros((1, 16, 8))}, "`latents` must be a tensor .*ndarray"),
         ({"sigmas": []}, "`sigmas`"),
+        ({"sigmas": 1.0}, "`sigmas`"),
         ({"sigmas": [1.0, 0.0]}, "`sigmas`"),
         ({"sigmas": [1.2]}, "`sigmas`"),
         ({"resolution": 7}, "`resolution`"),
         ({"resolution": 16.0}, "`resolution`"),
         ({"level": 1.0}, "`level`"),
+        ({"level": None}, "`level`"),
         ({"chunk_size": 0}, "`chunk_size`"),
         ({"output_type": "mesh"}, "`output_type` must be one of"),
         ({"callback_on_step_end_tensor_inputs": ["latents", "noise"]}, r"found \['noise'\]"),

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One image in, a mesh out."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,9 +20,11 @@ from .pipeline_loading_utils import ViLearnDiffusionPipeline
 from .pipeline_output import ViLearnPipelineOutput
 from .stages import (
     SHAPE_OUTPUT_TYPES,
+    check_guidance_scale,
     check_image_embeds,
     check_integers,
     check_noise,
+    check_scheduler,
     check_steps,
     check_surface,
     check_visible_fraction,
@@ -139,8 +140,8 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
         check_integers(
             num_tokens=(1 if num_tokens is None else num_tokens, 1), num_shapes_per_image=(num_shapes_per_image, 1)
         )
-        if not 0 <= guidance_scale < math.inf:
-            raise ValueError(f"`guidance_scale` must be at least 0 and finite, but is {guidance_scale!r}.")
+        check_guidance_scale(guidance_scale)
+        check_scheduler(self.scheduler)
         unknown = set(callback_on_step_end_tensor_inputs or ()) - set(self._callback_tensor_inputs)
         if unknown:
             raise ValueError(
@@ -386,7 +387,7 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
 
                 if callback_on_step_end is not None:
                     callback_kwargs = {}
-                    for name in callback_on_step_end_tensor_inputs:
+                    for name in callback_on_step_end_tensor_inputs or ():
                         callback_kwargs[name] = locals()[name]
                     callback_outputs = callback_on_step_end(self, i, t, callback_kwargs)
                     latents = callback_outputs.pop("latents", latents)
