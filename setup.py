@@ -11,7 +11,7 @@ EXTRAS = {
     # Published by its authors as source only.
     "cuda": ["nvdiffrast @ git+https://github.com/NVlabs/nvdiffrast"],
     # Brings torchvision.
-    "lpips": ["lpips>=0.1.4"],
+    "lpips": ["lpips>=0.1.4", "torchmetrics>=1.4"],
     "metrics": ["torchmetrics>=1.4"],
     "quantization": ["torchao>=0.18"],
     "ray": ["ray>=2.40"],

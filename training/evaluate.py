@@ -105,12 +105,12 @@ def reconstruct(pipeline, view, args) -> torch.Tensor:
 
 
 def generate(pipeline, view, args) -> torch.Tensor:
-    """Normalised latents sampled from the image; the same noise for every view."""
+    """Normalised latents sampled from the image, from noise that is each view's own and the same in every run."""
     return pipeline(
         view.image,
         num_inference_steps=args.num_inference_steps,
         guidance_scale=args.guidance_scale,
-        generator=torch.Generator().manual_seed(args.seed),
+        generator=torch.Generator().manual_seed(view.noise_seed(args.seed)),
         output_type="latent",
     ).meshes
 
@@ -119,7 +119,10 @@ METHODS = {"reconstruction": reconstruct, "generation": generate}
 # What the shapes of a method are made with: components of the pipeline, and options.
 MADE_WITH = {
     "reconstruction": (("vae",), ("num_points",)),
-    "generation": (("vae", "transformer", "image_encoder"), ("num_inference_steps", "guidance_scale", "seed")),
+    "generation": (
+        ("vae", "transformer", "scheduler", "image_encoder", "feature_extractor"),
+        ("num_inference_steps", "guidance_scale", "seed"),
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files and folders that are whole or absent."""
 
+import errno
 import json
 import os
 import uuid
@@ -38,9 +39,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def append_json_line(path: Path, record: dict) -> None:
-    """Add one line to a log of JSON records, by a single write: a crash leaves no half of it."""
+    """Add one line to a log of JSON records, by a single write: a crash or a full disk leaves no half of it."""
+    line = json.dumps(record).encode() + b"\n"
     with open(path, "ab", buffering=0) as file:
-        file.write(json.dumps(record).encode() + b"\n")
+        start = file.tell()
+        if file.write(line) < len(line):
+            file.truncate(start)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def read_json_lines(path: Path) -> list[dict]:

@@ -20,6 +20,7 @@ from diffusers_vilearn.metrics.reconstruction import (
     surface_metrics,
     volume_iou,
 )
+from diffusers_vilearn.metrics.rendered_views import in_unit_sphere
 
 
 def sheet(height: float, tilt: float = 0.0) -> np.ndarray:
@@ -180,6 +181,16 @@ def test_a_field_without_a_surface_fails_with_the_same_columns():
     assert mesh is None and list(failed) == list(scores)
     assert failed["failed"] == 1 and failed["iou"] == failed["f_score@0.05"] == failed["visible_recall@0.02"] == 0
     assert failed["chamfer"] == pytest.approx(math.sqrt(3))
+    # No sample lies inside either: that is no agreement.
+    view.inside = np.zeros_like(view.inside)
+    assert extract_and_score(lambda xyz: -torch.ones(len(xyz)), view, CONFIG, resolution=16)[1]["iou"] == 0
+
+
+def test_a_mesh_without_triangles_is_refused():
+    empty, box = trimesh.Trimesh(), trimesh.creation.box()
+    for metric in (lambda: volume_iou(box, empty), lambda: sample_cloud(empty, 10), lambda: in_unit_sphere(empty)):
+        with pytest.raises(ValueError, match="`mesh` must have at least one triangle"):
+            metric()
 
 
 def test_thresholds_are_an_argument():

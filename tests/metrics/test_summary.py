@@ -42,6 +42,8 @@ def test_paired_differences_use_common_views_only():
     np.testing.assert_allclose(difference["interval"], 0.1)
     assert summarise(ours)["iou"]["median"] == pytest.approx(0.7)
     assert paired_differences(ours, rows(d=1.0)) == {}
+    # One object says nothing of others.
+    assert paired_differences(ours, rows(a=0.4))["iou"] == {"mean": pytest.approx(0.1), "n": 1}
 
 
 def test_views_of_an_object_count_as_one():
@@ -98,26 +100,41 @@ def test_tables_say_the_same(tmp_path):
 
 
 def test_columns_of_different_methods_stand_in_one_table():
-    value = {"mean": 0.5, "interval": (0.4, 0.6)}
+    value = {"mean": 0.5, "interval": (0.4, 0.6), "n": 7}
     table = markdown_table({"first": {"iou": value}, "second": {"is_as": value, "iou": value}})
     assert table.splitlines()[2:] == [
+        "| objects | 7 | 7 |",
         "| iou ↑ | 0.5 [0.4, 0.6] | 0.5 [0.4, 0.6] |",
         "| is_as ↑ |  | 0.5 [0.4, 0.6] |",
     ]
 
 
+def test_methods_that_were_measured_differently_do_not_join_one_table(tmp_path):
+    known = {"a": {"resolution": 128, "seed": 0}, "b": {"resolution": 128, "seed": 1}, "c": None}
+    for method, settings in known.items():
+        write_scores(tmp_path / f"{method}.jsonl", rows(x=0.5, y=0.75))
+        if settings:
+            ScoreFile(tmp_path, method).settings_path.parent.mkdir(exist_ok=True)
+            ScoreFile(tmp_path, method).settings_path.write_text(json.dumps(settings))
+    assert "| objects | 2 | 2 | 2 |" in write_summary(tmp_path, [])
+    (tmp_path / "settings/b.json").write_text(json.dumps({"resolution": 32, "seed": 0}))
+    with pytest.raises(ValueError, match="`resolution` is 128 for a and 32 for b"):
+        write_summary(tmp_path, [])
+
+
 def test_parts_of_processes_are_joined_and_scores_of_other_settings_refused(tmp_path):
-    files = [ScoreFile(tmp_path, "none.generation", rank) for rank in range(3)]
+    # A name that a pattern would read otherwise.
+    files = [ScoreFile(tmp_path, "lr[1e-4].generation", rank) for rank in range(3)]
     files[0].check_settings({"steps": 25, "thresholds": (0.02, 0.05)})
     for rank, uid in ((0, "c"), (2, "a"), (1, "b"), (2, "d")):
         files[rank].append(uid, 0, {"iou": 0.1 * rank})
     assert set(files[0].read()) == {("c", 0)}
     files[0].join()
-    assert list(read_scores(tmp_path / "none.generation.jsonl")) == [("a", 0), ("b", 0), ("c", 0), ("d", 0)]
+    assert list(read_scores(tmp_path / "lr[1e-4].generation.jsonl")) == [("a", 0), ("b", 0), ("c", 0), ("d", 0)]
     assert files[1].read()["a", 0] == {"iou": 0.2}
     assert not list(tmp_path.glob("*rank*"))
 
-    again = ScoreFile(tmp_path, "none.generation")
+    again = ScoreFile(tmp_path, "lr[1e-4].generation")
     again.check_settings({"steps": 25, "thresholds": (0.02, 0.05)})
     with pytest.raises(ValueError, match="other settings, which differ in seed, steps"):
         again.check_settings({"steps": 10, "thresholds": (0.02, 0.05), "seed": 0})

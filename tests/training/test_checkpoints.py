@@ -4,6 +4,8 @@
 
 import argparse
 import json
+import subprocess
+import sys
 
 import pytest
 from accelerate import Accelerator
@@ -82,6 +84,19 @@ def test_logs_are_rewound(tmp_path):
     drop_json_lines(path, lambda record: record["step"] <= 1)
     append_json_line(path, {"step": 9})
     assert [record["step"] for record in read_json_lines(path)] == [0, 1, 9]
+
+
+def test_a_full_disk_leaves_no_half_of_a_line(tmp_path):
+    path = tmp_path / "log.jsonl"
+    append_json_line(path, {"step": 1})
+    code = (
+        "import resource, signal, sys, pathlib; from diffusers_vilearn.files import append_json_line;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20));"
+        "append_json_line(pathlib.Path(sys.argv[1]), {'step': 2, 'text': 'x' * 50})"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert "No space left on device" in result.stderr
+    assert read_json_lines(path) == [{"step": 1}]
 
 
 def parse(tmp_path, config: str, *words):

@@ -3,6 +3,7 @@
 """The evaluation as a user runs it: alone, in two processes, taken up again, of two checkpoints, with every metric."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_two_processes_share_the_views_and_find_the_scores_of_one(work, checkpoi
     assert json.loads((tmp_path / "two" / "summary.json").read_text())["scores"]["generation"]["iou"]["n"] == 4
 
 
-def test_an_interrupted_evaluation_goes_on_and_other_settings_are_refused(work, checkpoints, alone):
+def test_an_interrupted_evaluation_goes_on_and_other_settings_are_refused(work, checkpoints, alone, tmp_path):
     before = (alone / "generation.jsonl").read_text()
     lines = before.splitlines(keepends=True)
     (alone / "generation.jsonl").write_text("".join(lines[:3]))
@@ -119,6 +120,12 @@ def test_an_interrupted_evaluation_goes_on_and_other_settings_are_refused(work, 
     assert "other settings, which differ in num_inference_steps" in output
     output = evaluate(alone, *arguments(work, alone, checkpoints[1]), expected=1)
     assert "which differ in transformer" in output or "which differ in vae" in output
+    # The same weights, but another schedule.
+    shutil.copytree(checkpoints[0], tmp_path / "changed")
+    config = tmp_path / "changed/scheduler/scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"shift": 3.0}))
+    output = evaluate(alone, *arguments(work, alone, tmp_path / "changed"), expected=1)
+    assert "other settings, which differ in scheduler." in output
 
 
 def test_two_checkpoints_are_compared_in_pairs(work, checkpoints, tmp_path):

@@ -13,6 +13,7 @@ from .field_samples import cover_cube, move_field
 from .frames import object_to_frame, transform_cloud
 from .loading import load_table
 from .preparation import object_rng
+from .records import uid_key
 from .visible_surface import seen_by_view
 
 
@@ -44,6 +45,10 @@ class EvaluationView:
     @property
     def key(self) -> tuple[str, int]:
         return self.uid, self.view
+
+    def noise_seed(self, seed: int) -> int:
+        """Of the noise that shapes of this view start from: its own, so that no single draw decides a mean."""
+        return uid_key(f"{seed}/{self.uid}/{self.view}") % 2**63
 
 
 class EvaluationViews:

@@ -12,6 +12,7 @@ import trimesh
 
 from ..geometry.extraction import NoSurfaceError, extract_mesh
 from ..geometry.field import winding_number
+from ..geometry.mesh import referenced_bounds
 from .floaters import count_components
 from .neighbours import nearest
 
@@ -47,8 +48,8 @@ def volume_iou(mesh: trimesh.Trimesh, other: trimesh.Trimesh, num_points: int = 
     By `num_points` points uniform in the box about both; a point is inside where the generalised winding number is
     above one half. The standard error is at most `0.5 / sqrt(points in the union)`.
     """
-    low = np.minimum(mesh.bounds[0], other.bounds[0])
-    high = np.maximum(mesh.bounds[1], other.bounds[1])
+    lows, highs = zip(referenced_bounds(mesh), referenced_bounds(other))
+    low, high = np.min(lows, axis=0), np.max(highs, axis=0)
     points = np.random.default_rng(seed).uniform(low, high, (num_points, 3))
     inside = [torch.from_numpy(winding_number(solid, points) > 0.5) for solid in (mesh, other)]
     return occupancy_iou(*inside).item()
@@ -56,6 +57,8 @@ def volume_iou(mesh: trimesh.Trimesh, other: trimesh.Trimesh, num_points: int = 
 
 def sample_cloud(mesh: trimesh.Trimesh, num_points: int, seed: int = 0) -> np.ndarray:
     """(num_points, 6): points uniform on the surface of `mesh` with the normals of their faces."""
+    if not len(mesh.faces):
+        raise ValueError("`mesh` must have at least one triangle, got none")
     points, faces = trimesh.sample.sample_surface(mesh, num_points, seed=seed)
     return np.concatenate([points, mesh.face_normals[faces]], axis=1)
 
@@ -199,11 +202,11 @@ def extract_and_score(
         `tuple`: the mesh; and `iou`, what `surface_metrics` measures, and `failed`, 0 or 1. A field without a surface
         has failed: it has no mesh (`None`) and the scores of `no_surface_metrics`.
     """
-    inside = field(torch.from_numpy(view.xyz)) > 0
-    iou = {"iou": occupancy_iou(inside, torch.from_numpy(view.inside)).item()}
     try:
         mesh = extract_mesh(field, bounds=vae_config.bounds, truncation=vae_config.truncation, resolution=resolution)
     except NoSurfaceError:
         scores = no_surface_metrics(view, vae_config.bounds, thresholds)
-        return None, {**iou, **scores, "failed": 1}
+        return None, {"iou": 0.0, **scores, "failed": 1}
+    inside = field(torch.from_numpy(view.xyz)) > 0
+    iou = {"iou": occupancy_iou(inside, torch.from_numpy(view.inside)).item()}
     return mesh, {**iou, **surface_metrics(mesh, view.surface, seen=view.seen, thresholds=thresholds), "failed": 0}

@@ -2,12 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores on disk: one file a method, one JSON line a view, by many processes, taken up where they stopped."""
 
+import glob
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..files import append_json_line, read_json_lines, write_atomically
 
 Scores = dict[tuple[str, int], dict[str, float]]
+
+# What each metric is measured with, by options of `training/evaluate.py`: scores compare only where they agree.
+_RENDERED = ("metric_encoder", "num_metric_views", "metric_resolution")
+MEASURED_WITH = {
+    "geometry": ("dataset_name", "split", "resolution", "f_score_thresholds"),
+    "is_as": (*_RENDERED, "normal_estimator"),
+    "normal_fd": (*_RENDERED, "num_feature_views"),
+    "renders": ("render_resolution",),
+    "lpips": ("render_resolution",),
+}
 
 
 def read_scores(path: Path) -> Scores:
@@ -19,6 +31,23 @@ def write_scores(path: Path, scores: Scores) -> None:
     """Write such a file anew, whole or not at all."""
     lines = [json.dumps({"uid": uid, "view": view, **row}) + "\n" for (uid, view), row in scores.items()]
     write_atomically(path, "".join(lines).encode())
+
+
+def check_comparable(folder: Path, methods: Iterable[str]) -> None:
+    """Raise `ValueError` for methods of a folder that were measured with different options; of a method without
+    settings nothing is known."""
+    options = dict.fromkeys(name for names in MEASURED_WITH.values() for name in names)
+    first = {}
+    for method in methods:
+        path = folder / "settings" / f"{method}.json"
+        settings = json.loads(path.read_text()) if path.exists() else {}
+        for name in options.keys() & settings.keys():
+            other, value = first.setdefault(name, (method, settings[name]))
+            if value != settings[name]:
+                raise ValueError(
+                    f"{folder} holds scores that do not compare: `{name}` is {value!r} for {other} and"
+                    f" {settings[name]!r} for {method}. Take another `--output_dir` for one of them."
+                )
 
 
 class ScoreFile:
@@ -57,7 +86,7 @@ class ScoreFile:
 
     def join(self) -> None:
         """Take the parts of the other processes into the file, ordered by uid and view; by process 0 alone."""
-        parts = sorted(self.path.parent.glob(f"{self.path.name}.rank-*"))
+        parts = sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}.rank-*"))
         if parts:
             scores = self.read()
             for part in parts:

@@ -3,6 +3,7 @@
 """Which metrics `training/evaluate.py` computes, what they need, and what their scores depend on."""
 
 import argparse
+from typing import Any
 
 import torch
 import trimesh
@@ -17,20 +18,12 @@ from .hi3deval import Hi3DEval
 from .normal_maps import MoGeNormalEstimator
 from .render_similarity import load_lpips
 from .rendered_views import DISTANCE, VERTICAL_FOV
+from .score_files import MEASURED_WITH
 from .scorers import AlignmentScorer, FrechetScorer, RenderScorer, ScoredShape, Scorer, TurntableScorer
 
 METRICS = ("geometry", "is_as", "renders", "lpips", "normal_fd", "hi3deval")
 # In place of the name of a normal estimator: the normals of the true mesh.
 TRUE_NORMALS = "true"
-
-# Options that the scores of a metric depend on.
-_RENDERED = ("metric_encoder", "num_metric_views", "metric_resolution")
-_OPTIONS = {
-    "is_as": (*_RENDERED, "normal_estimator"),
-    "normal_fd": (*_RENDERED, "num_feature_views"),
-    "renders": ("render_resolution",),
-    "lpips": ("render_resolution",),
-}
 
 
 def check_metrics(args: argparse.Namespace) -> None:
@@ -44,18 +37,29 @@ def check_metrics(args: argparse.Namespace) -> None:
         raise ValueError("hi3deval needs `--hi3deval`, your git checkout of 3DTopia/Hi3DEval.")
 
 
-def settings_of(args: argparse.Namespace, models: dict[str, torch.nn.Module], *options: str) -> dict:
+def settings_of(args: argparse.Namespace, components: dict[str, Any], *options: str) -> dict:
     """Everything that the scores of a method depend on, views apart.
 
     Args:
         args: of `evaluate.py`.
-        models (`dict`): by name, that its shapes are made with.
+        components (`dict`): of the pipeline by name, that its shapes are made with.
         options (`str`): of `args`, that they are made with.
     """
-    names = ["dataset_name", "split", "resolution", "f_score_thresholds", *options]
-    names += [option for metric in args.metrics for option in _OPTIONS.get(metric, ())]
-    settings = {name: getattr(args, name) for name in names} | {"metrics": sorted({"geometry", *args.metrics})}
-    return settings | {name: fingerprint(model) for name, model in models.items()}
+    metrics = sorted({"geometry", *args.metrics})
+    names = [*options, *(name for metric in metrics for name in MEASURED_WITH.get(metric, ()))]
+    settings = {name: getattr(args, name) for name in names} | {"metrics": metrics}
+    for name, component in components.items():
+        settings[name] = {"class": type(component).__name__, "config": _configuration(component)}
+        if isinstance(component, torch.nn.Module):
+            settings[name]["weights"] = fingerprint(component)
+    return settings
+
+
+def _configuration(component) -> dict:
+    """What a component's own file says of it, but for what depends on where it lies and on the installed versions."""
+    config = getattr(component, "config", component)
+    values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return {name: value for name, value in values.items() if name[0] != "_" and name != "transformers_version"}
 
 
 class MetricSuite:

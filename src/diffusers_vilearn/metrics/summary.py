@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..files import write_atomically
-from .score_files import Scores, read_scores
+from .score_files import Scores, check_comparable, read_scores
 
 BOOTSTRAP_SAMPLES = 10_000
 
@@ -84,7 +84,9 @@ def _object_means(values: dict[tuple[str, int], float]) -> np.ndarray:
 
 
 def _mean_with_interval(values: np.ndarray) -> dict:
-    return {"mean": float(values.mean()), "interval": bootstrap_interval(values)}
+    """Of one value there is no interval."""
+    found = {"mean": float(values.mean())}
+    return found | ({"interval": bootstrap_interval(values)} if len(values) > 1 else {})
 
 
 def best_median_worst(scores: Scores, metric: str, count: int) -> dict[str, list[tuple[str, int]]]:
@@ -110,12 +112,14 @@ def best_median_worst(scores: Scores, metric: str, count: int) -> dict[str, list
 
 
 def markdown_table(summaries: dict[str, dict[str, dict]]) -> str:
-    """One row a metric with an arrow to where it is better, one column a method.
+    """One column a method; one row for its number of objects, and one a metric with an arrow to where it is better.
 
     Mean [95% interval], and the median in brackets where there is one; a single value where there is no interval.
     """
     names = list(dict.fromkeys(name for summary in summaries.values() for name in summary))
     lines = ["| | " + " | ".join(summaries) + " |", "| --- |" + " --- |" * len(summaries)]
+    counts = [str(max(value["n"] for value in summary.values())) for summary in summaries.values()]
+    lines.append("| objects | " + " | ".join(counts) + " |")
     for name in names:
         cells = [_cell(summary[name]) if name in summary else "" for summary in summaries.values()]
         lines.append(f"| {name} {'↓' if is_lower_better(name) else '↑'} | " + " | ".join(cells) + " |")
@@ -157,13 +161,14 @@ def write_summary(folder: Path, references: Sequence[str]) -> str:
         `str`: what `summary.md` holds.
 
     Raises:
-        ValueError: there are no scores, or none of a reference.
+        ValueError: there are no scores, or none of a reference, or some that do not compare.
     """
     scores = {path.stem: read_scores(path) for path in sorted(folder.glob("*.jsonl"))}
     scores = {method: rows for method, rows in scores.items() if rows}
     lacking = [reference for reference in references if reference not in scores]
     if not scores or lacking:
         raise ValueError(f"{folder} has scores of {sorted(scores)}, not of {lacking or 'anything'}.")
+    check_comparable(folder, scores)
     summary = {
         "scores": {method: summarise(rows) | _read_set(folder, method) for method, rows in scores.items()},
         "differences": {
