@@ -26,7 +26,7 @@ class Alignments:
 
     def __init__(self, settings: Settings, device: torch.device):
         options = settings.alignment
-        self.truth = TrueMeshes(Path(options.objects), Path(options.root), "heldout")
+        self.truth = TrueMeshes(Path(options.objects), Path(options.root), settings.scoring.split)
         self.cameras = sphere_cameras(options.num_cameras, distance=DISTANCE, vertical_fov=VERTICAL_FOV)
         self.resolution = options.resolution
         encoder = Dinov2Model.from_pretrained(settings.image_encoder, dtype=torch.float32).to(device).eval()

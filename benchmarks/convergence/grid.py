@@ -31,14 +31,15 @@ class Scoring:
 
     Args:
         steps (`list[int]`): after which samples are scored; the last one ends the training.
-        views (`int`): held-out views at every step but the last, spread over the objects.
-        final_objects, views_per_object (`int`): held-out objects, and views of each, at the last step.
+        views (`int`): at every step but the last, spread over the objects.
+        final_objects, views_per_object (`int`): objects, and views of each, at the last step.
+        split (`str`): which objects these are: `heldout`, or `train`, those that all runs train on.
         num_inference_steps (`int`), guidance_scale (`float`): of the sampler.
         resolution (`int`): cells per axis of the extracted meshes.
         batch_size (`int`): views that are sampled together.
         guidance_scales (`list[float]`): tried at the last step, on `extra_views` views of the training split's
             validation objects, which neither train nor count in the curves.
-        visible_fractions (`list[float]`): tried at the last step, on `extra_views` held-out views.
+        visible_fractions (`list[float]`): tried at the last step, on `extra_views` views of `split`.
         extra_views (`int`): see above.
         noise_levels (`int`): bins of the diagnostic validation loss.
         loss_rows (`int`): validation rows of that loss.
@@ -48,6 +49,7 @@ class Scoring:
     views: int
     final_objects: int = 200
     views_per_object: int = 2
+    split: str = "heldout"
     num_inference_steps: int = 25
     guidance_scale: float = 2.0
     resolution: int = 64
@@ -61,6 +63,8 @@ class Scoring:
     def __post_init__(self):
         if not self.steps or self.steps != sorted(set(self.steps)) or self.steps[0] < 1:
             raise ValueError(f"`steps` must be rising positive numbers, but is {self.steps}.")
+        if self.split not in ("heldout", "train"):
+            raise ValueError(f"`split` must be heldout or train, but is {self.split!r}.")
 
     @property
     def checkpointing_steps(self) -> int:
@@ -75,7 +79,7 @@ class Alignment:
     Args:
         objects, root (`str`): the list that the dataset was prepared from, and the folder that its paths are relative
             to.
-        views (`int`): held-out views, spread over the objects of the last step.
+        views (`int`): spread over the objects of the last step.
         num_cameras (`int`): that each shape is rendered from; the paper's is 512.
         resolution (`int`): of these pictures.
     """

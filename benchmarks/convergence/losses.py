@@ -25,7 +25,8 @@ class LossByNoise:
     def __init__(self, run, num_tokens: int, device: torch.device):
         settings, scoring = run.settings, run.settings.scoring
         rows = load_table(settings.dataset_name, run.table, "train")
-        rows = split_by_object(rows, settings.train.get("validation_fraction", 0.03))[1]
+        trained, validation = split_by_object(rows, settings.train.get("validation_fraction", 0.03))
+        rows = validation if len(validation) else trained
         picked = np.linspace(0, len(rows) - 1, min(scoring.loss_rows, len(rows))).round().astype(int)
         self.samples = LatentSamples(rows.select(picked), num_tokens, without_chance(SampleOptions()))
         self.batch_size, self.device = scoring.batch_size, device

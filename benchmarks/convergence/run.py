@@ -64,7 +64,7 @@ class TableJob:
             return None
         command = [TRAINING / "prepare_dataset.py", "latents", "--dataset_name", folder, "--name", latents.name]
         command += ["--vae", settings.vae, "--image_encoder", settings.image_encoder, "--device", self.device]
-        command += ["--splits", "train", "heldout", "--min_votes", latents.min_votes]
+        command += ["--splits", *sorted({"train", settings.scoring.split}), "--min_votes", latents.min_votes]
         command += ["--num_tokens", latents.num_tokens] if latents.num_tokens is not None else []
         command += ["--image_size", latents.image_size] if latents.image_size is not None else []
         return command + (["--mirror"] if latents.mirror else [])

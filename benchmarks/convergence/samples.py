@@ -43,8 +43,8 @@ class Truth:
 
 
 class Truths(Sequence):
-    """Views spread evenly over a split: `heldout`, or `validation`, the objects of the training split that no run
-    trains on.
+    """Views spread evenly over a split: `heldout`; `validation`, the objects of the training split that no run trains
+    on; or `train`, those that all runs do.
 
     Args:
         settings (`Settings`): of the runs.
@@ -71,7 +71,7 @@ class Truths(Sequence):
         views_per_object: int = 1,
         count: int | None = None,
     ):
-        stored = "train" if split == "validation" else split
+        stored = "heldout" if split == "heldout" else "train"
         self.frame = vae_config.frame
         self.views = EvaluationViews(
             settings.dataset_name,
@@ -85,12 +85,11 @@ class Truths(Sequence):
         self.row_of = {(uid, view): row for row, (uid, view, mirrored) in enumerate(names) if not mirrored}
         self.embeds = latents.with_format("torch", ["image_embeds"])
         uids = np.array([uid for uid, _ in self.views.keys])
-        if split == "validation":
+        objects = list(dict.fromkeys(uids))
+        if stored == "train":
             fraction = settings.train.get("validation_fraction", 0.03)
-            kept = set(split_by_object(latents.select_columns(["uid"]), fraction)[1]["uid"])
-            objects = [uid for uid in dict.fromkeys(uids) if uid in kept]
-        else:
-            objects = list(dict.fromkeys(uids))
+            validation = set(split_by_object(latents.select_columns(["uid"]), fraction)[1]["uid"])
+            objects = [uid for uid in objects if (uid in validation) == (split == "validation")]
         objects = _spread(objects, num_objects, f"objects of the {split} split")
         rows = np.flatnonzero(np.isin(uids, objects)).tolist()
         self.rows = _spread(rows, count, f"views of the {split} split")
@@ -133,7 +132,10 @@ class Sampler:
         self.pipeline = ViLearnImageTo3DPipeline(
             vae=vae,
             transformer=transformer.eval(),
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=settings.train.get("timestep_shift", 1.0)),
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                shift=settings.train.get("timestep_shift", 1.0),
+                stochastic_sampling=settings.train.get("stochastic_sampling", False),
+            ),
             image_encoder=None,
             feature_extractor=None,
         )

@@ -48,19 +48,21 @@ def list_tasks(run: Run) -> list[Task]:
     """What is to be scored of a run, what matters most first."""
     scoring = run.settings.scoring
     last = scoring.steps[-1]
-    heldout = {"split": "heldout", "views_per_object": scoring.views_per_object, "num_objects": scoring.final_objects}
+    scored = {
+        "split": scoring.split,
+        "views_per_object": scoring.views_per_object,
+        "num_objects": scoring.final_objects,
+    }
     extra = {"views_per_object": 1, "count": scoring.extra_views}
     few = {step: {"count": scoring.views} for step in scoring.steps[:-1]}
-    steps = [
-        Task(step_name(step), step, heldout | few.get(step, {}), scoring.guidance_scale) for step in scoring.steps
-    ]
+    steps = [Task(step_name(step), step, scored | few.get(step, {}), scoring.guidance_scale) for step in scoring.steps]
     alignment = []
     if run.settings.alignment is not None:
-        views = heldout | {"count": run.settings.alignment.views}
+        views = scored | {"count": run.settings.alignment.views}
         alignment = [Task(ALIGNMENT, last, views, scoring.guidance_scale, measures_alignment=True)]
     guidance = [Task(f"guidance-{w}", last, extra | {"split": "validation"}, w) for w in scoring.guidance_scales]
     fractions = [
-        Task(f"fraction-{fraction:.4f}", last, extra | {"split": "heldout"}, scoring.guidance_scale, fraction)
+        Task(f"fraction-{fraction:.4f}", last, extra | {"split": scoring.split}, scoring.guidance_scale, fraction)
         for fraction in (scoring.visible_fractions if ARMS[run.arm].splits_tokens else [])
     ]
     return [*steps, *alignment, *fractions, *guidance]
