@@ -5,7 +5,7 @@
     python benchmarks/convergence/report.py --grid benchmarks/convergence/grid-cpu.yaml \\
         --output_dir runs/convergence --docs docs
 
-Takes the runs that are whole, be it not all of them.
+Takes the runs that are whole, be it not all of them. What the numbers mean is written by hand, in `findings.md`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from results import DETAIL, HEADLINE, IS_AS, METRICS, Measured, collect
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-TEMPLATE = Path(__file__).with_name("report.md.jinja")
+TEMPLATE, FINDINGS = (Path(__file__).with_name(name) for name in ("report.md.jinja", "findings.md"))
 LABELS = {
     IS_AS: "IS-AS ↑",
     "chamfer": "Chamfer ↓",
@@ -113,6 +113,7 @@ def write_report(regimes: dict[str, dict], grid: Path, docs: Path, name: str) ->
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(
         **{"regimes": regimes, "name": name, "grid": grid.name, "arms": ARMS},
+        **{"findings": FINDINGS.read_text(encoding="utf-8")},
         **{"metrics": METRICS, "headline": HEADLINE, "labels": LABELS, "detail": DETAIL},
     )
     lines = [line.rstrip() for line in page.splitlines()]
