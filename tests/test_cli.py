@@ -96,8 +96,6 @@ def test_console_script():
         (("chair.png", "-o", "a.xyz"), "a.xyz"),
         (("chair.png", "-o", "a.glb", "--preview", "a.xyz"), "a.xyz"),
         (("chair.png", "-o", "a.glb", "--checkpoint", "no/such/folder"), "no/such/folder"),
-        (("chair.png", "-o", "a.glb", "--resolution", 4), "`resolution`"),
-        (("chair.png", "-o", "a.glb", "--guidance-scale", -1), "`guidance_scale`"),
         (("chair.png", "-o", "a.glb", "--device", "toaster"), "toaster"),
     ],
 )
@@ -109,6 +107,12 @@ def test_bad_input_is_one_line_and_writes_nothing(cli, workplace, args, message)
     (line,) = [line for line in err.splitlines() if line.startswith("Error:")]
     assert message in line and "Traceback" not in err
     assert not (workplace / "a.glb").exists() and not (workplace / "a.xyz").exists()
+
+
+@pytest.mark.parametrize("option, value", [("--resolution", 4), ("--guidance-scale", -1), ("--steps", 0)])
+def test_numbers_out_of_range_are_refused_before_the_checkpoint_is_read(cli, workplace, option, value):
+    code, _, err = cli("generate", "chair.png", "-o", "a.glb", "--checkpoint", "no/such/folder", option, value)
+    assert code == 2 and option in err and "no/such/folder" not in err
 
 
 def test_default_checkpoint_missing(cli, workplace, monkeypatch):
