@@ -112,9 +112,15 @@ def write_report(regimes: dict[str, dict], grid: Path, docs: Path, name: str) ->
     environment.filters["interval"] = interval
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(
-        **{"regimes": regimes, "name": name, "grid": grid.name, "arms": ARMS},
-        **{"findings": FINDINGS.read_text(encoding="utf-8")},
-        **{"metrics": METRICS, "headline": HEADLINE, "labels": LABELS, "detail": DETAIL},
+        findings=FINDINGS.read_text(encoding="utf-8"),
+        regimes=regimes,
+        name=name,
+        grid=grid.name,
+        arms=ARMS,
+        metrics=METRICS,
+        headline=HEADLINE,
+        labels=LABELS,
+        detail=DETAIL,
     )
     lines = [line.rstrip() for line in page.splitlines()]
     (docs / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ from speedup import mean_with_interval, speed_up_with_interval
 from tasks import ALIGNMENT, is_scored, list_tasks, loss_path, step_name
 
 from diffusers_vilearn.metrics.score_files import Scores, read_scores
-from diffusers_vilearn.metrics.summary import is_lower_better
+from diffusers_vilearn.metrics.summary import is_lower_better, object_means
 
 METRICS = (
     "chamfer",
@@ -83,11 +83,7 @@ class Measured:
 
 def _object_means(scores: Scores, metric: str) -> np.ndarray:
     """(objects,) by uid, of views that have the metric: a camera that sees all of a surface leaves no unseen part."""
-    values = defaultdict(list)
-    for (uid, _), row in sorted(scores.items()):
-        if metric in row:
-            values[uid].append(row[metric])
-    return np.array([np.mean(of_object) for of_object in values.values()])
+    return object_means({key: row[metric] for key, row in sorted(scores.items()) if metric in row})
 
 
 def read_regime(regime: str, settings: Settings, root: Path) -> dict[str, dict[int, Measured]]:

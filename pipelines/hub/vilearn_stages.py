@@ -155,7 +155,6 @@ def set_timesteps(
     scheduler, num_inference_steps: int, num_tokens: int, device: torch.device, sigmas: list[float] | None = None
 ) -> torch.Tensor:
     """Sets the scheduler's timesteps: `sigmas` before the shift, evenly spaced from 1 to 1 / steps by default."""
-    check_scheduler(scheduler)
     accepted = inspect.signature(scheduler.set_timesteps).parameters
     if sigmas is not None and "sigmas" not in accepted:
         raise ValueError(f"`sigmas` must be None, because {type(scheduler).__name__} takes no custom sigmas.")

@@ -34,7 +34,7 @@ from diffusers_vilearn.files import write_atomically
 SPLIT_FILE = Path(__file__).with_name("split.json")
 HELDOUT_FURNITURE = 165  # Sweet Home 3D objects held out; MyoSuite and YCB are held out entirely
 FLAT_RATIO = 0.04  # an object thinner than this share of its longest side is a sheet, not a shape
-STRETCH = 1.4
+STRETCH = 1.4  # the axes of a stretched copy are longer or shorter by up to this factor
 OUT_OF_DOMAIN = ("myosuite", "ycb")
 
 
@@ -49,12 +49,17 @@ def convert(task: Task, cache: Path) -> tuple[dict, str | None, np.ndarray | Non
         transform = np.eye(4)
         transform[:3, :3] = task.rotation
         scene.apply_transform(transform)
-        (cache / path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(cache / path, scene.export(file_type="glb"))
+        write_glb(cache / path, scene)
     mesh = trimesh.load_scene(cache / path).to_mesh()
     record = dict(task.record, path=path.as_posix(), up_axis="y", faces=len(mesh.faces))
     reason = reject_reason(mesh)
     return record, reason, None if reason else duplicate_samples(mesh, record["uid"])
+
+
+def write_glb(path: Path, scene: trimesh.Scene) -> None:
+    """The file, whole or not at all, and the folders that it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, scene.export(file_type="glb"))
 
 
 def reject_reason(mesh: trimesh.Trimesh) -> str | None:
@@ -160,8 +165,7 @@ def write_procedural(seed: int, cache: Path) -> dict:
     path = Path("meshes/procedural") / f"{seed:06d}.glb"
     scene = procedural_object(seed)
     if not (cache / path).exists():
-        (cache / path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(cache / path, scene.export(file_type="glb"))
+        write_glb(cache / path, scene)
     category = scene.metadata["category"]
     return dict(
         uid=f"procedural/{seed:06d}",
@@ -183,16 +187,15 @@ def write_procedural(seed: int, cache: Path) -> dict:
 
 
 def write_stretched(record: dict, copy: int, cache: Path) -> dict:
-    """Write a copy of a training object, each of its axes longer or shorter by up to `STRETCH`, unless it exists;
-    return its record."""
+    """Write a copy of a training object, its axes stretched each by its own factor, unless it exists; return its
+    record."""
     uid = f"stretched/{copy}/{record['uid']}"
     path = Path("meshes") / f"{uid}.glb"
     if not (cache / path).exists():
         scene = trimesh.load_scene(cache / record["path"])
         factors = STRETCH ** np.random.default_rng(uid_key(uid)).uniform(-1, 1, 3)
         scene.apply_transform(np.diag([*factors, 1]))
-        (cache / path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(cache / path, scene.export(file_type="glb"))
+        write_glb(cache / path, scene)
     return dict(record, uid=uid, source="stretched", path=path.as_posix())
 
 

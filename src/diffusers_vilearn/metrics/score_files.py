@@ -36,12 +36,11 @@ def write_scores(path: Path, scores: Scores) -> None:
 def check_comparable(folder: Path, methods: Iterable[str]) -> None:
     """Raise `ValueError` for methods of a folder that were measured with different options; of a method without
     settings nothing is known."""
-    options = dict.fromkeys(name for names in MEASURED_WITH.values() for name in names)
+    options = set().union(*MEASURED_WITH.values())
     first = {}
     for method in methods:
-        path = folder / "settings" / f"{method}.json"
-        settings = json.loads(path.read_text()) if path.exists() else {}
-        for name in options.keys() & settings.keys():
+        settings = ScoreFile(folder, method).read_settings()
+        for name in sorted(options & settings.keys()):
             other, value = first.setdefault(name, (method, settings[name]))
             if value != settings[name]:
                 raise ValueError(
@@ -72,7 +71,7 @@ class ScoreFile:
         Raises:
             ValueError: there are scores that were made with something else; it names what differs.
         """
-        known = json.loads(self.settings_path.read_text()) if self.settings_path.exists() else {}
+        known = self.read_settings()
         # As they read once written.
         settings = json.loads(json.dumps(settings))
         differing = [name for name in settings.keys() | known.keys() if settings.get(name) != known.get(name)]
@@ -83,6 +82,10 @@ class ScoreFile:
             )
         self.settings_path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.settings_path, json.dumps(settings, indent=1).encode())
+
+    def read_settings(self) -> dict:
+        """What was noted; nothing where nothing was."""
+        return json.loads(self.settings_path.read_text()) if self.settings_path.exists() else {}
 
     def join(self) -> None:
         """Take the parts of the other processes into the file, ordered by uid and view; by process 0 alone."""

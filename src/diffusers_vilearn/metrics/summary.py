@@ -52,7 +52,7 @@ def summarise(scores: Scores) -> dict[str, dict]:
     """
     summary = {}
     for name in metrics_of(scores):
-        values = _object_means({key: row[name] for key, row in scores.items() if name in row})
+        values = object_means({key: row[name] for key, row in scores.items() if name in row})
         summary[name] = _mean_with_interval(values) | {"median": float(np.median(values)), "n": len(values)}
     return summary
 
@@ -70,12 +70,12 @@ def paired_differences(scores: Scores, others: Scores) -> dict[str, dict]:
             if name in scores[key] and name in others[key]
         }
         if pairs:
-            values = _object_means(pairs)
+            values = object_means(pairs)
             differences[name] = _mean_with_interval(values) | {"n": len(values)}
     return differences
 
 
-def _object_means(values: dict[tuple[str, int], float]) -> np.ndarray:
+def object_means(values: dict[tuple[str, int], float]) -> np.ndarray:
     """(objects,) the mean over each object's views."""
     of_object = defaultdict(list)
     for (uid, _), value in values.items():

@@ -205,6 +205,7 @@ class ViLearnSetTimestepsStep(ModularPipelineBlocks):
         self, components: ViLearnModularPipeline, state: PipelineState
     ) -> tuple[ViLearnModularPipeline, PipelineState]:
         block_state = self.get_block_state(state)
+        stages.check_scheduler(components.scheduler)
         stages.check_steps(block_state.num_inference_steps, block_state.sigmas)
         block_state.timesteps = stages.set_timesteps(
             components.scheduler,
