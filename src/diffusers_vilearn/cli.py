@@ -161,7 +161,10 @@ def _check_suffix(option: str, path: Path, suffixes: tuple[str, ...]):
 def _load_picture(path: Path, remove_background: bool) -> Image.Image:
     if not path.is_file():
         raise ValueError(f"IMAGE must be the path of a picture, but there is no file {str(path)!r}.")
-    picture = Image.open(path)
+    try:
+        picture = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{str(path)!r} is too large a picture: {error}") from error
     if not remove_background:
         return picture
     try:

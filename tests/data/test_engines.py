@@ -24,8 +24,8 @@ def work(task):
         os.kill(os.getpid(), signal.SIGSEGV)
     if task == "allocate":
         return len(np.ones(2**33, np.uint8))
-    if task == "raise":
-        raise KeyError("a bug")
+    if isinstance(task, Exception):
+        raise task
     if isinstance(task, Path):
         # Dies the first time only, as when the machine runs out of memory.
         if not task.exists():
@@ -51,14 +51,15 @@ def test_a_mishap_costs_its_own_task_only(tmp_path):
     assert answers[tmp_path / "killed"] == "second time"
 
 
-def test_a_bug_is_raised_and_tasks_are_drawn_only_when_needed():
+@pytest.mark.parametrize("bug", [KeyError("a bug"), EOFError("a bug")])
+def test_a_bug_is_raised_and_tasks_are_drawn_only_when_needed(bug):
     drawn = []
 
     def tasks():
-        for task in (1, 2, "raise", *range(1000)):
+        for task in (1, 2, bug, *range(1000)):
             drawn.append(task)
             yield task
 
-    with pytest.raises(KeyError, match="a bug"):
+    with pytest.raises(type(bug), match="a bug"):
         list(run_local(work, tasks(), limits=LIMITS, num_workers=1))
     assert len(drawn) < 10

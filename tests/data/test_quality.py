@@ -36,6 +36,14 @@ def test_a_plain_solid_passes_with_known_scores():
     assert scores["flags"] == ["textureless"] and not scores["is_shell"]
 
 
+def test_a_solid_inside_out_is_no_shell():
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    ball.invert()
+    assert not scores_of(ball)["is_shell"]
+    ball.update_faces(ball.triangles_center[:, 1] > 0)
+    assert scores_of(ball)["is_shell"]
+
+
 def test_a_sheet_is_flat():
     assert reason_of(box((1, 0.03, 1))) == "flat"
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder of good and bad meshes -> tables; the same bytes whatever the engine, the workers and the interruptions."""
 
+import importlib.util
 import io
 import json
 import os
@@ -23,20 +24,22 @@ import trimesh
 from typer.testing import CliRunner
 
 from diffusers_vilearn.cli import app
+from diffusers_vilearn.data.command import main as prepare
 from diffusers_vilearn.data.engines import run_local, run_ray
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.preparation import ObjectPreparation, PreparationOptions
 from diffusers_vilearn.data.quality import QualityLimits
 from diffusers_vilearn.data.records import ObjectRecords
-from diffusers_vilearn.data.scanning import scan_meshes
+from diffusers_vilearn.data.scanning import find_meshes, scan_meshes
 from diffusers_vilearn.data.shapes import build_shapes
 from diffusers_vilearn.data.workers import WorkerLimits
+from diffusers_vilearn.geometry.mesh import MeshError, load_mesh
 from diffusers_vilearn.hub import write_dataset_card
 
 SCRIPT = Path(__file__).parents[2] / "training" / "prepare_dataset.py"
 LIMITS = WorkerLimits(seconds=60, memory_gib=4)
 OPTIONS = PreparationOptions(
-    num_surface=256, num_sharp=64, num_near=128, num_volume=128, solid_resolution=24, num_views=2, image_size=24
+    num_surface=256, num_sharp=64, num_near=128, num_volume=128, solid_resolution=36, num_views=2, image_size=24
 )
 SCAN = dict(source="test", licence="CC0-1.0", creator="nobody", heldout_fraction=0.3)
 
@@ -262,6 +265,8 @@ def test_a_write_that_fails_loses_nothing(objects, meshes, dataset, tmp_path):
         (['{"uid": "a", "path": "a.obj"}'], "line 1 lacks split, source"),
         ([{"uid": "a"}, {"uid": "b"}, {"uid": "a"}], "the uid 'a' twice"),
         ([{"uid": "a", "source": "../up"}], "source '../up'"),
+        (["17"], "line 1 must be an object"),
+        ([{"uid": "a", "split": 3}], "line 1: split must be text"),
     ],
 )
 def test_a_wrong_list_of_objects_names_its_line(lines, message, tmp_path):
@@ -270,6 +275,59 @@ def test_a_wrong_list_of_objects_names_its_line(lines, message, tmp_path):
     (tmp_path / "objects.jsonl").write_text("\n".join(text))
     with pytest.raises(ValueError, match=message):
         ObjectRecords(tmp_path / "objects.jsonl")
+
+
+def test_what_would_be_the_fault_of_every_object_is_raised_and_leaves_nothing(objects, meshes, tmp_path):
+    with pytest.raises(ValueError, match="nor any other of the first 20 objects; see `--root`"):
+        build(objects, tmp_path / "nowhere", tmp_path / "data")
+    with pytest.raises(ValueError, match=r"no object .* wanted, only heldout of test, train of test"):
+        ObjectRecords(objects, splits=["tran"])
+    with pytest.raises(ValueError, match="`objects_per_shard` is 0"):
+        build_shapes(ObjectRecords(objects), tmp_path / "data", ObjectPreparation(meshes, OPTIONS, None), run, 0)
+    with pytest.raises(ValueError, match="`heldout_fraction` is 10"):
+        scan_meshes(meshes, tmp_path / "list", None, **SCAN | {"heldout_fraction": 10})
+    with pytest.raises(ValueError, match="source 'my-source' must be letters"):
+        scan_meshes(meshes, tmp_path / "list", None, **SCAN | {"source": "my-source"})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nvdiffrast") is not None, reason="nvdiffrast is installed")
+def test_a_renderer_that_is_not_installed_ends_the_command(objects, meshes, tmp_path):
+    words = ["--objects", objects, "--root", meshes, "--output_dir", tmp_path / "data", "--renderer", "nvdiffrast"]
+    with pytest.raises(SystemExit, match=r"Error: .*nvdiffrast"):
+        prepare(["shapes", *map(str, words)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"azimuth": (90, 0)}, "`azimuth` must be two numbers, the lower one first"),
+        ({"elevation": (-10,)}, "`elevation` must be two numbers"),
+        ({"num_views": 0}, "`num_views` is 0"),
+        ({"solid_resolution": 33}, "`solid_resolution` is 33; it must be at least 34"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        replace(OPTIONS, **options)
+
+
+def test_odd_archives_do_not_end_a_scan(tmp_path):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("é.obj", "v 0 0 0")
+    raw = content.getvalue()
+    (tmp_path / "name.zip").write_bytes(raw.replace("é".encode(), b"\xff\xff"))
+    (tmp_path / "version.zip").write_bytes(raw.replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\x63"))
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        for name in ("a.obj", "a.obj", "__MACOSX/._a.obj"):
+            archive.writestr(name, trimesh.creation.box().export(file_type="obj"))
+    assert [record["uid"] for record in find_meshes(tmp_path)] == ["name.zip", "twice.zip/a.obj", "version.zip"]
+    assert len(load_mesh(tmp_path / "twice.zip").to_mesh().faces) == 12
+    for name in ("name.zip", "version.zip"):
+        with pytest.raises(MeshError, match="no zip archive that can be read"):
+            load_mesh(tmp_path / name)
 
 
 def test_the_card_names_what_is_inside_and_makes_the_tables_loadable(dataset, tmp_path):
@@ -283,7 +341,7 @@ def test_the_card_names_what_is_inside_and_makes_the_tables_loadable(dataset, tm
 
 
 def test_the_command_line_prepares_a_folder(meshes, tmp_path):
-    prepare = ["scan", "--folder", str(meshes / "round"), "--output", str(tmp_path / "objects.jsonl")]
-    result = CliRunner().invoke(app, ["prepare", *prepare, "--heldout_fraction", "0", "--num_workers", "1"])
+    words = ["scan", "--folder", str(meshes / "round"), "--output", str(tmp_path / "objects.jsonl")]
+    result = CliRunner().invoke(app, ["prepare", *words, "--heldout_fraction", "0", "--num_workers", "1"])
     assert result.exit_code == 0 and "2 objects, 2 groups, 0 unreadable, 2 train, 0 heldout" in result.stdout
     assert "scan" in CliRunner().invoke(app, ["prepare", "--help"]).stdout

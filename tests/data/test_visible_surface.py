@@ -37,7 +37,7 @@ def test_the_far_side_of_a_thin_plate_is_not_seen():
 @pytest.mark.parametrize("frame", ["canonical", "view"])
 def test_views_say_which_of_their_surface_is_seen(tmp_path, frame):
     options = PreparationOptions(
-        num_surface=2000, num_sharp=16, num_near=16, num_volume=16, solid_resolution=16, num_views=2, image_size=64
+        num_surface=2000, num_sharp=16, num_near=16, num_volume=16, solid_resolution=36, num_views=2, image_size=64
     )
     record = dict.fromkeys(("source", "licence", "creator", "name", "category"), "test") | {"uid": "ball"}
     sphere = trimesh.creation.icosphere(subdivisions=4)

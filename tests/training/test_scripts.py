@@ -77,7 +77,7 @@ def work(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def dataset(work) -> Path:
     shapes = ("shapes", "--objects", work / "objects.jsonl", "--output_dir", work / "data", "--num_workers", 1)
-    sizes = ("--num_views", 2, "--image_size", 32, "--solid_resolution", 32, "--num_visible", 64, "--num_surface", 512)
+    sizes = ("--num_views", 2, "--image_size", 32, "--solid_resolution", 36, "--num_visible", 64, "--num_surface", 512)
     output = succeed("prepare_dataset.py", *shapes, *sizes, "--num_near", 512, "--num_volume", 512)
     assert "6 of 7 objects" in output and "rejected, empty: 1" in output
     (reject,) = load_table(str(work / "data"), "rejects", "train")

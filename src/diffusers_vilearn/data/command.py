@@ -74,7 +74,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--num_tokens", type=int, nargs="*", help="One table `<name>-<tokens>` each; default: the VAE's, in `<name>`."
     )
     latents.add_argument(
-        "--min_votes", default="balanced", help="Votes that make a token visible: a number or balanced."
+        *("--min_votes",),
+        type=lambda text: text if text == "balanced" else int(text),
+        default="balanced",
+        help="Votes that make a token visible: a number or balanced.",
     )
     latents.add_argument("--image_size", type=int, help="Of the condition image; default: the image processor's.")
     latents.add_argument("--mirror", action="store_true", help="Also encode the mirror image of every view.")
@@ -112,7 +115,9 @@ def _add_fields(parser: argparse.ArgumentParser, options: type) -> None:
     for field in fields(options):
         many = isinstance(field.default, tuple)
         kind = type(field.default[0]) if many else type(field.default)
-        parser.add_argument(f"--{field.name}", type=kind, nargs="+" if many else None, default=field.default)
+        # Two numbers are a range.
+        number = (2 if len(field.default) == 2 else "+") if many else None
+        parser.add_argument(f"--{field.name}", type=kind, nargs=number, default=field.default)
 
 
 def _take_fields(args: argparse.Namespace, options: type):
@@ -158,7 +163,7 @@ def prepare_latents(args: argparse.Namespace) -> None:
             args.image_encoder,
             device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
             num_tokens=num_tokens,
-            min_votes=args.min_votes if args.min_votes == "balanced" else int(args.min_votes),
+            min_votes=args.min_votes,
             mirror=args.mirror,
             image_size=args.image_size,
         )
@@ -182,5 +187,5 @@ def main(arguments: list[str] | None = None) -> None:
     args = make_parser().parse_args(arguments)
     try:
         args.command(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"Error: {error}")

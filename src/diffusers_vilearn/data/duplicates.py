@@ -88,6 +88,12 @@ def join_groups(size: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
     return first[labels]
 
 
+def check_heldout_fraction(fraction: float) -> None:
+    """Raise `ValueError` unless it lies in [0, 1]."""
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"`heldout_fraction` is {fraction}; it must lie in [0, 1].")
+
+
 def split_groups(groups: Mapping[str, str], heldout_fraction: float) -> dict[str, str]:
     """uid -> `train` or `heldout`, whole groups at a time, by the hash of the group's name.
 
@@ -95,8 +101,7 @@ def split_groups(groups: Mapping[str, str], heldout_fraction: float) -> dict[str
         groups: uid -> name of its group.
         heldout_fraction (`float`): expected part of the groups that is held out, in [0, 1].
     """
-    if not 0 <= heldout_fraction <= 1:
-        raise ValueError(f"`heldout_fraction` is {heldout_fraction}; it must lie in [0, 1].")
+    check_heldout_fraction(heldout_fraction)
 
     def is_heldout(group: str) -> bool:
         return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") < heldout_fraction * 2**64

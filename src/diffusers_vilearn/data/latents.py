@@ -14,9 +14,10 @@ from scipy.spatial import cKDTree
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, Dinov2Model
 
+from ..files import write_atomically
 from ..models import VecSetVAE
 from ..models.autoencoder_vecset import DiagonalGaussianDistribution
-from ..visibility import group_visible_tokens
+from ..visibility import check_min_votes, group_visible_tokens
 from .clouds import sharp_cloud, surface_cloud, takes_sharp_points
 from .features import latent_features
 from .frames import object_to_frame, transform_points
@@ -48,6 +49,7 @@ class ViewPreparation:
 
     def __init__(self, vae_config, num_points: int = 4096):
         self.frame, self.sharp_flag, self.num_points = vae_config.frame, vae_config.sharp_flag, num_points
+        self.takes_sharp_points = takes_sharp_points(vae_config)
 
     def __call__(
         self,
@@ -65,20 +67,22 @@ class ViewPreparation:
             mirrored (`bool`): reflect the object left to right, as the camera sees it.
 
         Returns:
-            `dict`: `frame` (4, 4), object frame -> frame of the latents; `points` and `sharp_points` (`num_points` at
-            most, point channels); `visible_points` (k, 3).
+            `dict`: `frame` (4, 4), object frame -> frame of the latents; `points`, and `sharp_points` for a VAE that
+            takes them (`num_points` at most, point channels); `visible_points` (k, 3).
         """
         similarity = object_to_frame(self.frame, surface[:, :3], view["azimuth"])
         if mirrored:
             similarity = MIRROR @ similarity
-        return {
+        inputs = {
             "frame": similarity,
             "points": surface_cloud(similarity, surface, self.num_points, rng, flagged=self.sharp_flag),
-            "sharp_points": sharp_cloud(
-                similarity, sharp_edges, surface, self.num_points, rng, flagged=self.sharp_flag
-            ),
             "visible_points": transform_points(similarity, np.asarray(view["visible_points"], np.float32)),
         }
+        if self.takes_sharp_points:
+            inputs["sharp_points"] = sharp_cloud(
+                similarity, sharp_edges, surface, self.num_points, rng, flagged=self.sharp_flag
+            )
+        return inputs
 
 
 def at_image_size(image_processor, image_size: int):
@@ -119,6 +123,7 @@ class LatentEncoder:
     ):
         if mirror and vae.config.frame != "view":
             raise ValueError(f"`mirror` needs a VAE of the view frame, but this one's is {vae.config.frame!r}.")
+        check_min_votes(min_votes)
         self.mirror = mirror
         self.vae = vae.eval()
         self.image_encoder = image_encoder.eval()
@@ -161,18 +166,18 @@ class LatentEncoder:
 
     def check_table(self, folder: Path) -> None:
         """Record what the table in `folder` is made with; refuse to go on with one made otherwise."""
-        path = folder / METADATA_FILE
-        if path.exists() and json.loads(path.read_text()) != self.metadata:
-            raise ValueError(
-                f"{folder} holds latents made with another VAE, image encoder or options; choose another name."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.metadata, indent=1))
+        path, metadata = folder / METADATA_FILE, self.metadata
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(metadata, indent=1).encode())
+            return
+        known = json.loads(path.read_text())
+        if changed := [name for name, value in metadata.items() if known.get(name) != value]:
+            raise ValueError(f"{folder} holds latents made with another {', '.join(changed)}; choose another name.")
 
     def encode_shard(self, dataset: Path, shard: str, batch_size: int) -> list[dict]:
         """Rows of `latent_features` for all views of one shard, and for their mirror images if `mirror` is set."""
-        columns = ["surface", "sharp_edges"]
-        shapes = load_shard(dataset, "shapes", shard).with_format("numpy", columns, output_all_columns=True)
+        shapes = load_shard(dataset, "shapes", shard, ["uid", "surface", "sharp_edges"]).with_format("numpy")
         clouds = {row["uid"]: (row["surface"], row["sharp_edges"]) for row in shapes}
         views = load_shard(dataset, "views", shard)
         rows = []
@@ -197,11 +202,13 @@ class LatentEncoder:
         for view in views:
             rng = object_rng(view["uid"], f"latents/{view['view']}")
             prepared.append(self.prepare_view(view, *clouds[view["uid"]], rng, mirrored))
-        points, sharp_points = (
-            torch.from_numpy(np.stack([inputs[name] for inputs in prepared])) for name in ("points", "sharp_points")
-        )
+        stacked = {
+            name: torch.from_numpy(np.stack([inputs[name] for inputs in prepared]))
+            for name in ("points", "sharp_points")
+            if name in prepared[0]
+        }
         visible = [inputs["visible_points"] for inputs in prepared]
-        posterior, masks, anchors = self.encode_clouds(points, sharp_points, visible)
+        posterior, masks, anchors = self.encode_clouds(stacked["points"], stacked.get("sharp_points"), visible)
         moments = torch.cat([posterior.mean, posterior.logvar], dim=-1).cpu().numpy().astype(np.float16)
         masks, anchors = masks.cpu().numpy(), anchors.float().cpu().numpy()
         images = [ImageOps.mirror(view["image"]) if mirrored else view["image"] for view in views]
@@ -223,22 +230,23 @@ class LatentEncoder:
 
     @torch.no_grad()
     def encode_clouds(
-        self, points: torch.Tensor, sharp_points: torch.Tensor, visible_points: list[np.ndarray]
+        self, points: torch.Tensor, sharp_points: torch.Tensor | None, visible_points: list[np.ndarray]
     ) -> tuple[DiagonalGaussianDistribution, torch.Tensor, torch.Tensor]:
         """Posterior of the latents, visible tokens (batch, tokens) bool, and the tokens' surface points.
 
         Args:
-            points, sharp_points (`torch.Tensor`): (batch, points, point channels).
+            points (`torch.Tensor`): (batch, points, point channels).
+            sharp_points (`torch.Tensor`, *optional*): likewise, for a VAE that takes them.
             visible_points (`list[np.ndarray]`): (k_i, 3) of each sample.
         """
         device = self.vae.device
         moments, anchors = self.vae.encode_with_anchors(
             points.to(device),
-            sharp_points.to(device) if takes_sharp_points(self.vae.config) else None,
+            sharp_points.to(device) if sharp_points is not None else None,
             num_tokens=self.num_tokens,
         )
         posterior = DiagonalGaussianDistribution(moments)
-        queries = [torch.from_numpy(cloud).to(device) for cloud in visible_points]
+        queries = [torch.from_numpy(cloud) for cloud in visible_points]
         return posterior, group_visible_tokens(self.vae, posterior.mode(), queries, self.min_votes), anchors
 
     def encode_images(self, images) -> torch.Tensor:
@@ -261,11 +269,11 @@ def anchors_in_view(anchors: np.ndarray, visible_points: np.ndarray) -> np.ndarr
 
 def encode_dataset(encoder: LatentEncoder, dataset: Path, table: str, *, splits: list[str], batch_size: int) -> None:
     """Write the shards of a latents table that are not there yet."""
-    encoder.check_table(dataset / table)
     shards = sorted(path.stem for path in (dataset / "shapes").glob("*.parquet"))
     shards = [shard for shard in shards if shard.split("-")[0] in splits]
     if not shards:
         raise ValueError(f"{dataset} has no shapes of {', '.join(splits)}; `prepare shapes` writes them.")
+    encoder.check_table(dataset / table)
     for shard in tqdm(shards, desc=f"Shards of {table}"):
         if not shard_path(dataset, table, shard).exists():
             rows = encoder.encode_shard(dataset, shard, batch_size)

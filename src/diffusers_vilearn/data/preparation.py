@@ -3,15 +3,17 @@
 """One object's mesh -> its row of the shapes table and its rows of the views table."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import trimesh
 from PIL import Image
 
-from ..geometry.cameras import Camera, sample_condition_camera
-from ..geometry.field import signed_distance, solid_surface
+from ..geometry.cameras import Camera, check_range, sample_condition_camera
+from ..geometry.field import SMALLEST_RESOLUTION, signed_distance, solid_surface
 from ..geometry.mesh import MeshError, load_mesh, merge_geometry, normalize_mesh, validate_mesh
 from ..geometry.rendering import make_renderer, sample_light, visible_points
 from ..geometry.sampling import sample_sharp_edges, sample_surface
@@ -58,6 +60,17 @@ class PreparationOptions:
     roll_probability: float = 0.0
     renderer: str = "embree"
 
+    def __post_init__(self):
+        for name in ("num_surface", "num_sharp", "num_near", "num_volume", "num_views", "image_size", "num_visible"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
+        if self.solid_resolution < SMALLEST_RESOLUTION:
+            raise ValueError(
+                f"`solid_resolution` is {self.solid_resolution}; it must be at least {SMALLEST_RESOLUTION}."
+            )
+        for name in ("azimuth", "elevation", "focal_length"):
+            check_range(name, getattr(self, name))
+
 
 def object_rng(uid: str, purpose: str) -> np.random.Generator:
     """A generator that depends on the object and the purpose only, so that rows do not depend on their neighbours."""
@@ -78,6 +91,13 @@ class ObjectPreparation:
     root: Path
     options: PreparationOptions
     limits: QualityLimits
+
+    def check(self, records: Sequence[dict]) -> None:
+        """Raise what would otherwise be the fault of every object: a renderer that is not there, a wrong `root`."""
+        make_renderer(trimesh.creation.box(), self.options.renderer)
+        first = [self.root / record["path"] for record in islice(records, 100)]
+        if not any(path.exists() for path in first):
+            raise ValueError(f"There is no {first[0]}, nor any other of the first {len(first)} objects; see `--root`.")
 
     def __call__(self, task) -> dict[str, bytes]:
         record = task.record

@@ -71,7 +71,8 @@ def measure_quality(mesh: Mesh, merged: trimesh.Trimesh, solid: trimesh.Trimesh)
     scores = {
         "num_faces": len(merged.faces),
         "num_parts": int(face_components(merged).max()) + 1,
-        "is_shell": solid is not merged,
+        # Turned inside out, a solid keeps its vertices.
+        "is_shell": not np.array_equal(solid.vertices, merged.vertices),
         "thickness": float(merged.extents.min() / merged.extents.max()),
         "base_share": _base_share(solid),
         "largest_share": float(components.max() / components.sum()),

@@ -22,12 +22,12 @@ class ObjectRecords(Sequence):
         sources, splits (`list[str]`, *optional*): take only objects of these.
 
     Raises:
-        ValueError: a line is no JSON, lacks a field, or repeats a uid.
+        ValueError: a line is no JSON, lacks a field, or repeats a uid; or no line is of these sources and splits.
     """
 
     def __init__(self, path: Path, sources: list[str] | None = None, splits: list[str] | None = None):
         self.path = path
-        offsets, keys, groups = [], [], []
+        offsets, keys, groups, found = [], [], [], set()
         self.groups: list[tuple[str, str]] = []
         with open(path, "rb") as file:
             offset = 0
@@ -40,7 +40,11 @@ class ObjectRecords(Sequence):
                     offsets.append(offset)
                     keys.append(uid_key(record["uid"]))
                     groups.append(self.groups.index(group))
+                found.add((record["split"], record["source"]))
                 offset += len(line)
+        if not offsets:
+            there = ", ".join(f"{split} of {source}" for split, source in sorted(found)) or "nothing"
+            raise ValueError(f"{path} has no object of the sources and splits that are wanted, only {there}.")
         self._offsets = np.array(offsets, np.int64)
         self.keys = np.array(keys, np.uint64)
         self.group_of = np.array(groups, np.int32)
@@ -51,15 +55,15 @@ class ObjectRecords(Sequence):
             record = json.loads(line)
         except ValueError as error:
             raise ValueError(f"{self.path}, line {number} is no JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"{self.path}, line {number} must be an object of JSON, but is {record!r}.")
         lacking = [name for name in REQUIRED_FIELDS if name not in record]
         if lacking:
             raise ValueError(f"{self.path}, line {number} lacks {', '.join(lacking)}.")
+        if others := [name for name in REQUIRED_FIELDS if not isinstance(record[name], str)]:
+            raise ValueError(f"{self.path}, line {number}: {', '.join(others)} must be text.")
         for name in ("split", "source"):
-            # They become parts of file names.
-            if not re.fullmatch(r"\w[\w.]*", record[name]):
-                raise ValueError(
-                    f"{self.path}, line {number}: {name} {record[name]!r} must be letters, digits, `_` and `.`."
-                )
+            check_file_name_part(f"{self.path}, line {number}: {name}", record[name])
         return record
 
     def _check_uids(self) -> None:
@@ -83,8 +87,16 @@ def uid_key(uid: str) -> int:
     return int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8], "big")
 
 
+def check_file_name_part(what: str, value: str) -> None:
+    """Raise `ValueError` unless a value, such as a split or a source, may be a part of file names."""
+    if not re.fullmatch(r"\w[\w.]*", value):
+        raise ValueError(f"{what} {value!r} must be letters, digits, `_` and `.`.")
+
+
 def plan_shards(records: ObjectRecords, objects_per_shard: int) -> dict[str, np.ndarray]:
     """Name of each shard -> rows of its objects, in an order that mixes categories but depends on the uids only."""
+    if objects_per_shard < 1:
+        raise ValueError(f"`objects_per_shard` is {objects_per_shard}; it must be at least 1.")
     shards = {}
     for group, (split, source) in sorted(enumerate(records.groups), key=lambda item: item[1]):
         rows = np.flatnonzero(records.group_of == group)

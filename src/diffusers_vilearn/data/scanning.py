@@ -3,7 +3,6 @@
 """A folder of meshes -> the list of objects that a dataset is made from: uids, near-duplicate groups, split."""
 
 import json
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,9 +11,26 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..files import write_atomically
-from ..geometry.mesh import LOAD_TYPES, MeshError, load_mesh, merge_geometry, validate_mesh
-from .duplicates import NUM_SAMPLES, duplicate_samples, join_groups, shape_descriptor, split_groups, twin_pairs
+from ..geometry.mesh import (
+    LOAD_TYPES,
+    MeshError,
+    list_members,
+    load_mesh,
+    merge_geometry,
+    open_archive,
+    validate_mesh,
+)
+from .duplicates import (
+    NUM_SAMPLES,
+    check_heldout_fraction,
+    duplicate_samples,
+    join_groups,
+    shape_descriptor,
+    split_groups,
+    twin_pairs,
+)
 from .engines import Answers
+from .records import check_file_name_part
 from .workers import WorkerFailure
 
 
@@ -33,15 +49,14 @@ def find_meshes(folder: Path) -> Iterator[dict]:
             yield {"uid": _printable(name), "path": name}
             continue
         try:
-            with zipfile.ZipFile(path) as archive:
-                entries = sorted(archive.namelist())
-        except (zipfile.BadZipFile, OSError):
+            with open_archive(path, name) as archive:
+                members = list_members(archive)
+        except (MeshError, OSError):
             # Listed as it is, so that reading it says what is wrong.
             yield {"uid": _printable(name), "path": name}
             continue
-        for member in entries:
-            if PurePosixPath(member).suffix[1:].lower() in LOAD_TYPES:
-                yield {"uid": _printable(f"{name}/{member}"), "path": name, "member": member}
+        for member in members:
+            yield {"uid": _printable(f"{name}/{member}"), "path": name, "member": member}
 
 
 def _printable(name: str) -> str:
@@ -84,6 +99,8 @@ def scan_meshes(
     Returns:
         `dict[str, int]`: number of `objects`, `groups`, `unreadable` meshes, and of objects by split.
     """
+    check_file_name_part("source", source)
+    check_heldout_fraction(heldout_fraction)
     records = list(find_meshes(folder))
     if not records:
         raise ValueError(f"There is no mesh in {folder}; it may be {', '.join((*LOAD_TYPES, 'zip'))}.")

@@ -76,8 +76,9 @@ def build_shapes(
     Returns:
         `Counter`: objects in the folder by the reason why they were rejected, or `accepted`.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
     shards = plan_shards(records, objects_per_shard)
+    preparation.check(records)
+    output_dir.mkdir(parents=True, exist_ok=True)
     check_plan(output_dir, preparation, group_digests(records, shards), objects_per_shard)
     staged = {
         shard: StagedShard(output_dir, shard, len(rows))

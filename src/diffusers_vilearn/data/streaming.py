@@ -72,6 +72,8 @@ class StreamedTable:
         return int(self.ends[-1])
 
     def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
         group = int(np.searchsorted(self.ends, index, side="right"))
         return self.read_group(group)[index - int(self.ends[group] - self.row_groups[group])]
 

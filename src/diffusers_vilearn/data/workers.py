@@ -72,14 +72,19 @@ class GuardedWorker:
         """The answer to `task`, or a `WorkerFailure`."""
         for _ in range(self.limits.attempts):
             try:
-                return self._ask(task)
+                answer, error = self._ask(task)
             except (EOFError, ConnectionError):
                 self._process.join()
                 code = self._process.exitcode
                 self.close()
+                continue
+            if error is not None:
+                raise error
+            return answer
         return WorkerFailure("crashed", f"the process that worked on it died {self.limits.attempts} times ({code})")
 
-    def _ask(self, task: Any) -> Any:
+    def _ask(self, task: Any) -> tuple[Any, Exception | None]:
+        """The answer, or what the function raised; an error of the connection is of the child's death."""
         if self._process is None:
             self._start()
         self._connection.send(task)
@@ -87,17 +92,15 @@ class GuardedWorker:
         while not self._connection.poll(_PATIENCE):
             if self.stopped.is_set():
                 self.close()
-                return WorkerFailure("stopped", "the run ended before it was done")
+                return WorkerFailure("stopped", "the run ended before it was done"), None
             if time.monotonic() > deadline:
                 self.close()
-                return WorkerFailure("time_limit", f"it took more than {self.limits.seconds:g} s")
+                return WorkerFailure("time_limit", f"it took more than {self.limits.seconds:g} s"), None
         answer, error = self._connection.recv()
-        if error is not None:
-            raise error
         if isinstance(answer, WorkerFailure):
             # What the allocator holds after that is anyone's guess.
             self.close()
-        return answer
+        return answer, error
 
     def _start(self):
         has_server = "forkserver" in multiprocessing.get_all_start_methods()

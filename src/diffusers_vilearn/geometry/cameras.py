@@ -269,6 +269,12 @@ def focal_length_to_fov(focal_length: float) -> float:
     return float(np.degrees(2 * np.arctan(12.0 / focal_length)))
 
 
+def check_range(name: str, bounds: tuple[float, float]) -> None:
+    """Raise `ValueError` unless `bounds` are two numbers, the lower one first."""
+    if len(bounds) != 2 or not bounds[0] <= bounds[1]:
+        raise ValueError(f"`{name}` must be two numbers, the lower one first, got {bounds}")
+
+
 def sample_condition_camera(
     rng: np.random.Generator,
     points: np.ndarray,
@@ -302,6 +308,8 @@ def sample_condition_camera(
     ):
         if not 0 <= probability <= 1:
             raise ValueError(f"`{name}` must be in [0, 1], got {probability}")
+    for name, bounds in (("azimuth", azimuth), ("elevation", elevation), ("focal_length", focal_length)):
+        check_range(name, bounds)
     view_azimuth, view_elevation, focal = (rng.uniform(*bounds) for bounds in (azimuth, elevation, focal_length))
     vertical_fov = None if rng.uniform() < orthographic_probability else focal_length_to_fov(focal)
     angle = 0.0

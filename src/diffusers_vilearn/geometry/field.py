@@ -40,6 +40,10 @@ def _arrays(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
     return np.array(mesh.vertices, np.float64, order="C"), np.array(mesh.faces, np.int64, order="C")
 
 
+# The shell of a mesh that is normalised to 0.95 ends within `bounds` from this resolution on.
+SMALLEST_RESOLUTION = 34
+
+
 def solid_surface(mesh: trimesh.Trimesh, resolution: int = 128, bounds: float = 1.01) -> trimesh.Trimesh:
     """The closed surface of the solid that `mesh` shows to the outside.
 
@@ -79,7 +83,7 @@ def drop_hidden_components(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     outer = mesh.submesh([np.isin(components, solids)], append=True, repair=False)
     if len(solids) == 1:
         return outer
-    # A vertex of a nested solid has its own shell and at least one more around it.
+    # Just outside of a nested solid one is still inside of another.
     labels = face_components(outer)
     first_face = np.unique(labels, return_index=True)[1]
     step = 1e-4 * outer.face_normals[first_face]

@@ -126,13 +126,26 @@ def _load_open_file(file, file_type, member, resolver, name) -> trimesh.Scene:
     return scene
 
 
-def _load_zip_member(file, member, name) -> trimesh.Scene:
+def open_archive(file, name: str) -> zipfile.ZipFile:
+    """A zip archive, a path or an open file; `MeshError` if it is none that can be read."""
     try:
-        archive = zipfile.ZipFile(file)
-    except zipfile.BadZipFile as error:
-        raise MeshError("unreadable", f"{name!r} is not a zip archive: {error}") from error
-    with archive:
-        meshes = [entry for entry in archive.namelist() if PurePosixPath(entry).suffix[1:].lower() in LOAD_TYPES]
+        return zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError) as error:
+        raise MeshError("unreadable", f"{name!r} is no zip archive that can be read: {error}") from error
+
+
+def list_members(archive: zipfile.ZipFile) -> list[str]:
+    """The meshes in an archive, each once; what macOS adds under `__MACOSX` is none."""
+    names = sorted(set(archive.namelist()))
+    paths = {name: PurePosixPath(name) for name in names}
+    return [
+        name for name, path in paths.items() if path.suffix[1:].lower() in LOAD_TYPES and "__MACOSX" not in path.parts
+    ]
+
+
+def _load_zip_member(file, member, name) -> trimesh.Scene:
+    with open_archive(file, name) as archive:
+        meshes = list_members(archive)
         if member is None and len(meshes) != 1:
             raise ValueError(f"`member` must name one of the {len(meshes)} meshes in {name!r}: {meshes[:10]}")
         member = meshes[0] if member is None else member

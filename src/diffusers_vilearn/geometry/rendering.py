@@ -493,7 +493,8 @@ class NvdiffrastRenderer(_Renderer):
         world_from_unit = np.diag([surface.radius] * 3 + [1.0])
         world_from_unit[:3, 3] = surface.center
         camera_from_unit = camera.world_to_camera @ world_from_unit
-        depth = -(surface.unit_vertices @ camera_from_unit[2, :3] + camera_from_unit[2, 3])
+        # Of the box: vertices that no face uses may lie anywhere.
+        depth = -(surface.corners_of_box @ camera.world_to_camera[2, :3] + camera.world_to_camera[2, 3])
         margin = 1e-3 * surface.radius
         near, far = depth.min() - margin, max(depth.max(), 0.0) + margin
         # What lies behind the camera or on it is not seen, as with rays.
