@@ -4,7 +4,7 @@
 
     python pipelines/build_hub_files.py
 
-The files are the package's own source; run this after changing it. `diffusers-vilearn publish --self_contained` puts
+The files are the package's own source; run this after changing it. `diffusers-vilearn publish --self-contained` puts
 them beside the weights.
 """
 

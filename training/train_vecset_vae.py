@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 import datasets
-from diffusers.training_utils import EMAModel
+from diffusers.utils import check_min_version
 from torch import nn
 from transformers import AutoImageProcessor, Dinov2Model
 
@@ -22,15 +22,16 @@ from diffusers_vilearn.data.alignment_views import QUERIES, AlignmentViews
 from diffusers_vilearn.data.clouds import takes_sharp_points
 from diffusers_vilearn.data.field_samples import FieldSamples
 from diffusers_vilearn.data.loading import load_table
-from diffusers_vilearn.files import append_json_line, read_json_lines
+from diffusers_vilearn.files import read_json_lines
 from diffusers_vilearn.losses import HybridLoss, LossWeights
 from diffusers_vilearn.models import VecSetVAE
 from diffusers_vilearn.models.visibility_adaptor import VisibilityAdaptor
 from diffusers_vilearn.training.arguments import add_common_arguments, parse_arguments
 from diffusers_vilearn.training.checkpoints import is_sharded, save_models_by_name
+from diffusers_vilearn.training.ema import averaged_weights, start_ema, step_ema
 from diffusers_vilearn.training.loop import TrainingLoop
-from diffusers_vilearn.training.publishing import create_repository, repository_of, upload
-from diffusers_vilearn.training.run import make_optimizer, start_accelerator, start_trackers
+from diffusers_vilearn.training.publishing import create_repository, public_name, repository_of, upload
+from diffusers_vilearn.training.run import log_validation, make_optimizer, start_accelerator, start_trackers
 from diffusers_vilearn.training.stream import count_steps
 from diffusers_vilearn.training.vae import (
     alignment_features,
@@ -40,6 +41,8 @@ from diffusers_vilearn.training.vae import (
     measure_latents,
     validate,
 )
+
+check_min_version("0.42.0")
 
 TERMS = {
     "l1": "absolute error of the field",
@@ -57,10 +60,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_arguments(parser, learning_rate=1e-3)
     parser.add_argument("--dataset_name", required=True, help="Folder or Hub id of a prepared dataset.")
-    parser.add_argument("--use_ema", action="store_true", help="Validate and publish an average of the weights.")
-    parser.add_argument("--ema_decay", type=float, default=0.999)
     parser.add_argument("--num_validation_shapes", type=int, default=32, help="Training shapes kept for validation.")
-    parser.add_argument("--validation_steps", type=int, default=500)
 
     start = parser.add_argument_group("where to start, one of both")
     start.add_argument("--vae_config", help="JSON file with the arguments of a new `VecSetVAE`.")
@@ -119,7 +119,7 @@ def load_samples(args, vae_config, weights: LossWeights, num_tokens: list[int]) 
             f"`--num_validation_shapes` is {held}; it must be above 0 and below {len(shapes)}, the number of shapes in"
             f" {args.dataset_name}."
         )
-    check_margin(shapes, vae_config.truncation)
+    check_margin(shapes, vae_config.truncation, vae_config.frame)
     views = None
     if weights.alignment:
         views = AlignmentViews(
@@ -161,11 +161,6 @@ def make_heads(args, weights: LossWeights, vae_config, image_encoder: Dinov2Mode
             queries=args.alignment_queries,
         )
     return heads
-
-
-def public_name(source: str | None) -> str | None:
-    """A Hub id as it is, of a folder its name only."""
-    return Path(source).name if source is not None and Path(source).is_dir() else source
 
 
 def write_card(args, folder: Path, vae: VecSetVAE, num_shapes: int, num_tokens: list[int], steps: int) -> None:
@@ -217,13 +212,10 @@ def main(args):
     heads = make_heads(args, weights, config, image_encoder)
     parameters = [parameter for model in (vae, *heads.values()) for parameter in model.parameters()]
     max_train_steps = count_steps(args, len(train_samples), accelerator)
+    ema = start_ema(args, vae, accelerator)
     optimizer, lr_scheduler = make_optimizer(args, parameters, accelerator, max_train_steps)
     vae, optimizer, lr_scheduler = accelerator.prepare(vae, optimizer, lr_scheduler)
     heads = {name: accelerator.prepare(head) for name, head in heads.items()}
-    ema = None
-    if args.use_ema:
-        ema = EMAModel(vae.parameters(), decay=args.ema_decay, model_cls=VecSetVAE, model_config=config)
-        ema.to(accelerator.device)
     save_models_by_name(accelerator, {VecSetVAE: "vae"}, ema)
     start_trackers(accelerator, "train_vecset_vae", args)
     loop = TrainingLoop(args, accelerator, [vae, *heads.values()], optimizer, lr_scheduler, max_train_steps)
@@ -239,37 +231,28 @@ def main(args):
 
     def validate_now(step):
         model = accelerator.unwrap_model(vae).eval()
-        result = {}
-        for count in num_tokens:
-            with accelerator.autocast():
+        results = {}
+        with averaged_weights(ema, vae), accelerator.autocast():
+            for count in num_tokens:
+                suffix = f"@{count}" if len(num_tokens) > 1 else ""
                 values = validate(model, validation_samples, args.train_batch_size, count)
-            suffix = f"@{count}" if len(num_tokens) > 1 else ""
-            result |= {name + suffix: value for name, value in values.items()}
+                results |= {name + suffix: value for name, value in values.items()}
         model.train()
-        accelerator.log({f"validation/{name}": value for name, value in result.items()}, step=step)
-        accelerator.print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
-        if accelerator.is_main_process:
-            append_json_line(output_dir / "validation_log.jsonl", {"step": step, **result})
+        log_validation(accelerator, output_dir, step, results)
 
     vae.train()
     with loop:
         for step in loop.steps(train_samples, loss_of):
-            if args.use_ema:
-                ema.step(vae.parameters())
+            step_ema(args, ema, vae, accelerator)
             if step % args.validation_steps == 0 or step == max_train_steps:
-                if args.use_ema:
-                    ema.store(vae.parameters())
-                    ema.copy_to(vae.parameters())
                 validate_now(step)
-                if args.use_ema:
-                    ema.restore(vae.parameters())
     if loop.interrupted:
         accelerator.end_training()
         return
 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        if args.use_ema:
+        if ema is not None:
             ema.copy_to(vae.parameters())
         model = accelerator.unwrap_model(vae).eval()
         mean, std = measure_latents(model, train_samples, args.train_batch_size)

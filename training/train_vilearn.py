@@ -10,28 +10,23 @@ checkpoint and status 0 when asked to by SIGTERM or SIGINT; the same command goe
 """
 
 import argparse
-from pathlib import Path
+from statistics import fmean
 
 import datasets
 import torch
-from diffusers.training_utils import EMAModel, cast_training_params
+from accelerate.utils import gather_object
+from diffusers.training_utils import cast_training_params
 from diffusers.utils import check_min_version
 
-from diffusers_vilearn.files import append_json_line
 from diffusers_vilearn.models import ViLearnTransformer3DModel
-from diffusers_vilearn.training.arguments import add_common_arguments, parse_arguments
-from diffusers_vilearn.training.checkpoints import (
-    is_sharded,
-    save_lora,
-    save_lora_by_name,
-    save_models_by_name,
-    whole_model,
-)
-from diffusers_vilearn.training.components import FrozenModels, add_lora, make_transformer
+from diffusers_vilearn.training.arguments import FLAG, add_common_arguments, check_shares, parse_arguments
+from diffusers_vilearn.training.checkpoints import save_lora, save_lora_by_name, save_models_by_name, whole_model
+from diffusers_vilearn.training.components import FrozenModels, add_lora, chosen_configuration, make_transformer
+from diffusers_vilearn.training.ema import averaged_weights, start_ema, step_ema
 from diffusers_vilearn.training.flow_matching import flow_matching_loss
 from diffusers_vilearn.training.loop import TrainingLoop
 from diffusers_vilearn.training.publishing import create_repository, publish
-from diffusers_vilearn.training.run import make_optimizer, start_accelerator, start_trackers
+from diffusers_vilearn.training.run import log_validation, make_optimizer, start_accelerator, start_trackers
 from diffusers_vilearn.training.samples import WEIGHTING_SCHEMES
 from diffusers_vilearn.training.schedule import Schedule
 from diffusers_vilearn.training.sources import CachedLatents, OnlineLatents
@@ -48,11 +43,11 @@ def parse_args():
     data = parser.add_argument_group("the data")
     data.add_argument("--dataset_name", required=True, help="Folder or Hub id of a prepared dataset.")
     data.add_argument("--latents", default="latents", help="Name of its latents table.")
-    data.add_argument("--streaming", action="store_true", help="Read the table from where it lies, without a copy.")
-    data.add_argument("--online_encoding", action="store_true", help="Make latents of `shapes` and `views`.")
+    data.add_argument("--streaming", **FLAG, help="Read the table from where it lies, without a copy.")
+    data.add_argument("--online_encoding", **FLAG, help="Make latents of `shapes` and `views`.")
     data.add_argument("--min_votes", default="balanced", help="For --online_encoding; see `prepare latents`.")
-    data.add_argument("--mirror", action="store_true", help="For --online_encoding: mirror half of the samples.")
-    data.add_argument("--image_augmentation", action="store_true", help="For --online_encoding: jitter the colours.")
+    data.add_argument("--mirror", **FLAG, help="For --online_encoding: mirror half of the samples.")
+    data.add_argument("--image_augmentation", **FLAG, help="For --online_encoding: jitter the colours.")
     data.add_argument("--resolution", type=int, help="Of the condition image; default: the image processor's.")
     data.add_argument("--num_tokens", type=int, help="Shape tokens; default: those of the table, or of the VAE.")
     data.add_argument("--condition_dropout", type=float, default=0.1, help="Per sample, for guidance.")
@@ -90,19 +85,12 @@ def parse_args():
     )
     objective.add_argument(
         "--stochastic_sampling",
-        action="store_true",
+        **FLAG,
         help="Of the pipeline's scheduler: each step of inference draws new noise, which forgives the errors of the"
         " steps before. For models that are precise, such as of few objects learned by heart.",
     )
 
-    average = parser.add_argument_group("the average of the weights")
-    average.add_argument("--use_ema", action="store_true")
-    average.add_argument("--ema_decay", type=float, default=0.999)
-    average.add_argument("--offload_ema", action="store_true", help="Keep it on the CPU between steps.")
-    average.add_argument("--foreach_ema", action="store_true", help="Update it with fewer, larger kernels.")
-
     validation = parser.add_argument_group("validation")
-    validation.add_argument("--validation_steps", type=int, default=1000)
     validation.add_argument(
         "--validation_fraction",
         type=float,
@@ -124,43 +112,29 @@ def parse_args():
         )
     if args.rank is not None and (args.pretrained_model_name_or_path is None or args.use_ema):
         raise ValueError("`--rank` needs `--pretrained_model_name_or_path`, and has no `--use_ema`.")
+    if args.rank is not None and (chosen := sorted(chosen_configuration(args))):
+        raise ValueError(f"`--{chosen[0]}` changes the pipeline that LoRA layers are for; `--rank` cannot have it.")
+    if args.stages is not None and args.num_train_epochs is not None:
+        raise ValueError("`stages` say how many steps there are; `--num_train_epochs` cannot be had with them.")
+    check_shares(args, "condition_dropout", "mask_dropout", "validation_fraction")
+    if args.timestep_shift <= 0:
+        raise ValueError(f"`--timestep_shift` is {args.timestep_shift}; it must be above 0.")
     return args
 
 
-def start_ema(args, transformer, accelerator) -> EMAModel | None:
-    """The average of the weights, if it is wanted."""
-    if not args.use_ema:
-        return None
-    if is_sharded(accelerator):
-        raise ValueError("`--use_ema` needs whole weights in each process: use DDP or DeepSpeed ZeRO-2.")
-    ema = EMAModel(
-        transformer.parameters(),
-        decay=args.ema_decay,
-        foreach=args.foreach_ema,
-        model_cls=ViLearnTransformer3DModel,
-        model_config=transformer.config,
-    )
-    ema.to("cpu" if args.offload_ema else accelerator.device)
-    return ema
-
-
-def step_ema(args, ema: EMAModel, transformer, accelerator) -> None:
-    """Move the average towards the weights."""
-    if args.offload_ema:
-        ema.to(accelerator.device, non_blocking=True)
-    ema.step(transformer.parameters())
-    if args.offload_ema:
-        ema.to("cpu")
-
-
 @torch.no_grad()
-def validate(model, source, samples, loss_of, stage, accelerator) -> float:
-    """Mean flow-matching loss over the validation rows, always at the same noise. A diagnostic, not a quality."""
-    losses = []
-    for batch in whole_batches(samples, stage.batch_size, accelerator.device):
+def validate(model, source, samples, losses_of, stage, args, accelerator) -> float:
+    """Mean flow-matching loss over the validation rows, always at the same noise, shared by all processes. A
+    diagnostic, not a quality."""
+    share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
+    losses = {}
+    for batch in whole_batches(
+        samples, stage.batch_size, accelerator.device, num_workers=args.dataloader_num_workers, **share
+    ):
         with accelerator.autocast():
-            losses.append(loss_of(model, source.encode(batch, stage), stage))
-    return torch.cat(losses).mean().item()
+            values = losses_of(model, source.encode(batch, stage), stage)
+        losses.update(zip(batch["uids"], values.tolist(), strict=True))
+    return fmean(dict(gather_object(list(losses.items()))).values())
 
 
 def save_result(args, accelerator, transformer, models, ema, schedule: Schedule) -> None:
@@ -180,7 +154,6 @@ def save_result(args, accelerator, transformer, models, ema, schedule: Schedule)
 
 def main(args):
     accelerator = start_accelerator(args)
-    output_dir = Path(args.output_dir)
     if args.push_to_hub and accelerator.is_main_process:
         create_repository(args)
 
@@ -195,10 +168,14 @@ def main(args):
     schedule = source.schedule.ending_at(max_train_steps)
     samples = ValidationSamples(args, models, accelerator) if args.num_validation_images else None
 
-    transformer = make_transformer(args, models, frame=source.frame, visible_fraction=source.visible_fraction)
+    transformer = make_transformer(
+        args,
+        models,
+        frame=source.frame,
+        visible_fraction=source.visible_fraction,
+        dtype=torch.bfloat16 if args.rank is not None and accelerator.mixed_precision == "bf16" else torch.float32,
+    )
     if args.rank is not None:
-        if accelerator.mixed_precision == "bf16":
-            transformer.to(torch.bfloat16)
         add_lora(transformer, args.rank, args.lora_alpha)
         cast_training_params(transformer)
     if args.gradient_checkpointing:
@@ -221,23 +198,16 @@ def main(args):
         return flow_matching_loss(model, models.vae, batch, stage.shift, args.weighting_scheme)
 
     def report(step, stage, validation_samples):
-        """Validation with the average of the weights in their place."""
-        if ema is not None:
-            ema.store(transformer.parameters())
-            ema.copy_to(transformer.parameters())
+        """Validation, with the average of the weights in their place."""
         model = accelerator.unwrap_model(transformer).eval()
         results = {}
-        if validation_samples is not None:
-            results["loss"] = validate(model, source, validation_samples, losses_of, stage, accelerator)
-        if samples is not None:
-            results |= samples.make(model, stage, step)
+        with averaged_weights(ema, transformer):
+            if validation_samples is not None:
+                results["loss"] = validate(model, source, validation_samples, losses_of, stage, args, accelerator)
+            if samples is not None:
+                results |= samples.make(model, stage, step)
         model.train()
-        if ema is not None:
-            ema.restore(transformer.parameters())
-        accelerator.log({f"validation/{name}": value for name, value in results.items()}, step=step)
-        accelerator.print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in results.items()))
-        if accelerator.is_main_process:
-            append_json_line(output_dir / "validation_log.jsonl", {"step": step, **results})
+        log_validation(accelerator, args.output_dir, step, results)
 
     transformer.train()
     with loop:
@@ -250,8 +220,7 @@ def main(args):
 
             steps = loop.steps(stage_samples.train, loss_of, until=stage.stop, batch_size=stage.batch_size)
             for step in steps:
-                if ema is not None:
-                    step_ema(args, ema, transformer, accelerator)
+                step_ema(args, ema, transformer, accelerator)
                 if step % args.validation_steps == 0 or step == max_train_steps:
                     report(step, stage, stage_samples.validation)
             if loop.interrupted:

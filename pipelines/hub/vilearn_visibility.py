@@ -48,9 +48,11 @@ def group_visible_tokens(
     for key, points in zip(keys, visible_points, strict=True):
         key = key.permute(1, 2, 0).float()
         votes = torch.zeros(num_tokens, dtype=torch.long, device=key.device)
-        for chunk in points.to(key.device).split(chunk_size):
+        for chunk in points.to(key.device, non_blocking=True).split(chunk_size):
             query = vae.project_query(chunk[None])[0].transpose(0, 1).float()
-            votes += torch.bincount(_attended_tokens(query, key), minlength=num_tokens)
+            attended = _attended_tokens(query, key)
+            # not `bincount`, which waits for the device
+            votes.index_add_(0, attended, torch.ones_like(attended))
         needed = len(points) / num_tokens if min_votes == "balanced" else min_votes
         masks.append(votes >= max(1, needed))
     return torch.stack(masks)
@@ -64,6 +66,12 @@ def _attended_tokens(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     for head_query, head_key in zip(query[1:], key[1:], strict=True):
         attention += torch.softmax(head_query @ head_key, dim=-1)
     return attention.argmax(dim=-1)
+
+
+def check_min_votes(min_votes: int | str) -> None:
+    """Raise `ValueError` unless it is an integer of at least 1 or "balanced"."""
+    if min_votes != "balanced" and (not isinstance(min_votes, int) or min_votes < 1):
+        raise ValueError(f"`min_votes` is {min_votes!r}; it must be an integer of at least 1 or 'balanced'.")
 
 
 def _check_inputs(
@@ -84,8 +92,7 @@ def _check_inputs(
             )
         if not points.isfinite().all():
             raise ValueError(f"`visible_points[{index}]` holds numbers that are not finite.")
-    if min_votes != "balanced" and (not isinstance(min_votes, int) or min_votes < 1):
-        raise ValueError(f"`min_votes` is {min_votes!r}; it must be an integer of at least 1 or 'balanced'.")
+    check_min_votes(min_votes)
     if chunk_size < 1:
         raise ValueError(f"`chunk_size` is {chunk_size}; it must be at least 1.")
 

@@ -27,12 +27,12 @@ VAE = dict(
     decoder_width=16,
     decoder_heads=2,
     num_decoder_layers=1,
-    truncation=0.2,
+    truncation=0.1,
     frame="view",
 )
 TRANSFORMER = {"num_layers": 2, "num_single_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
 OPTIONS = PreparationOptions(
-    num_surface=256, num_sharp=64, num_near=128, num_volume=256, solid_resolution=16, num_views=2, image_size=28
+    num_surface=256, num_sharp=64, num_near=128, num_volume=256, solid_resolution=36, num_views=2, image_size=28
 )
 MESHES = {
     "train": {

@@ -49,10 +49,18 @@ def test_checkpoints_are_counted_by_step_and_the_oldest_go(tmp_path, accelerator
         save_checkpoint(accelerator, str(tmp_path), Progress(step, 2 * step), total_limit=2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-10", "checkpoint-11"]
     assert resume_from(accelerator, str(tmp_path), "latest") == Progress(11, 22)
-    assert resume_from(accelerator, str(tmp_path), "checkpoint-10") == Progress(10, 20)
-    assert resume_from(accelerator, str(tmp_path), None) == Progress(0, 0)
+    assert resume_from(accelerator, str(tmp_path), "checkpoint-11") == Progress(11, 22)
     with pytest.raises(ValueError, match="checkpoint-3, which does not exist"):
         resume_from(accelerator, str(tmp_path), "checkpoint-3")
+
+
+@pytest.mark.parametrize("name", [None, "checkpoint-10"])
+def test_a_run_does_not_begin_before_checkpoints_that_are_there(tmp_path, accelerator, name):
+    assert resume_from(accelerator, str(tmp_path), None) == resume_from(accelerator, str(tmp_path), "latest")
+    for step in (10, 11):
+        save_checkpoint(accelerator, str(tmp_path), Progress(step, 2 * step), total_limit=2)
+    with pytest.raises(ValueError, match="holds checkpoint-11, which is further than this run would begin"):
+        resume_from(accelerator, str(tmp_path), name)
 
 
 def test_a_checkpoint_is_replaced_whole(tmp_path, accelerator):

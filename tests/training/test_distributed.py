@@ -16,6 +16,7 @@ from test_train_vilearn import SCRIPT, arguments, losses, same_weights, start, t
 from torch.utils.data import BatchSampler
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline
+from diffusers_vilearn.files import read_json_lines
 from diffusers_vilearn.models import ViLearnTransformer3DModel
 from diffusers_vilearn.training.checkpoints import list_checkpoints
 from diffusers_vilearn.training.stream import BatchesOfRank, GroupedStream, ShuffledStream
@@ -30,7 +31,7 @@ OPTIONS = ("--max_train_steps", 6, "--learning_rate", 1e-3, "--checkpointing_ste
 
 @pytest.fixture(scope="module")
 def alone(work) -> Path:
-    train(work, work / "alone", *OPTIONS, "--train_batch_size", 4, "--use_ema")
+    train(work, work / "alone", *OPTIONS, "--train_batch_size", 4, "--use_ema", "--validation_steps", 3)
     return work / "alone"
 
 
@@ -38,6 +39,11 @@ def test_two_processes_make_the_losses_of_one(work, alone, tmp_path):
     options = (*OPTIONS, "--train_batch_size", 2, "--use_ema", "--validation_steps", 3, "--num_validation_images", 1)
     train_in_two(work, tmp_path / "two", *options, "--validation_inference_steps", 1, "--validation_resolution", 16)
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(alone), atol=1e-5)
+    validation = [
+        [record["loss"] for record in read_json_lines(folder / "validation_log.jsonl")]
+        for folder in (tmp_path / "two", alone)
+    ]
+    np.testing.assert_allclose(*validation, atol=1e-5)
     two, one = weights(tmp_path / "two" / "transformer"), weights(alone / "transformer")
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-4, rtol=1e-3)

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import VAE
@@ -14,6 +15,7 @@ from script_process import ScriptProcess, run_in_two
 
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.preparation import PreparationOptions
+from diffusers_vilearn.data.shards import load_shard, write_shard
 from diffusers_vilearn.files import read_json_lines
 from diffusers_vilearn.models import VecSetVAE
 from diffusers_vilearn.training.vae import check_margin, draw_num_tokens
@@ -116,6 +118,21 @@ def test_a_term_of_weight_zero_is_not_in_the_log(work, tmp_path):
     assert set(record) == {"step", "l1", "l2"}
 
 
+def test_in_half_precision_and_with_a_broken_row_all_terms_are_trained(work, tmp_path):
+    (shapes,) = (work / "data" / "shapes").glob("train-*.parquet")
+    rows = load_shard(work / "data", "shapes", shapes.stem)
+    spoilt = [dict(row) for row in rows.with_format("numpy")]
+    spoilt[2]["surface"] = np.full_like(spoilt[2]["surface"], np.nan)
+    write_shard(tmp_path / "data", "shapes", shapes.stem, spoilt, rows.features)
+    more = ("--dataset_name", tmp_path / "data", "--mixed_precision", "bf16", "--train_batch_size", 3)
+    succeed(work, tmp_path / "run", 2, "--vae_config", work / "vae" / "config.json", *more)
+    log = read_json_lines(tmp_path / "run" / "train_log.jsonl")
+    assert len(log) == 2 and all({"normal", "eikonal"} < set(record) for record in log)
+    (unreadable,) = read_json_lines(tmp_path / "run" / "unreadable_rows.jsonl")
+    assert unreadable["uid"] == spoilt[2]["uid"]
+    assert VecSetVAE.load_config(tmp_path / "run" / "vae")["shift_factor"] != 0.0
+
+
 def test_finetuning_starts_where_the_pretrained_model_is(work, tmp_path):
     start = ("--pretrained_model_name_or_path", work, "--subfolder", "vae")
     succeed(work, tmp_path / "still", 1, *start, "--learning_rate", 0)
@@ -143,9 +160,12 @@ def test_what_does_not_fit_is_refused_before_the_first_step(work, tmp_path, more
 
 def test_a_dataset_whose_field_ends_too_near_is_refused(work):
     shapes = load_table(str(work / "data"), "shapes", "train")
-    check_margin(shapes, PreparationOptions.margin)
-    with pytest.raises(ValueError, match=r"margin of about 0\.2\d*, less than the `truncation` of the VAE, 0\.3"):
-        check_margin(shapes, 0.3)
+    check_margin(shapes, PreparationOptions.margin, "canonical")
+    check_margin(shapes, PreparationOptions.margin / 2**0.5, "view")
+    with pytest.raises(ValueError, match=r"margin of about 0\.2\d*, less than the 0\.300 .* `truncation` .*, 0\.3"):
+        check_margin(shapes, 0.3, "canonical")
+    with pytest.raises(ValueError, match=r"margin of about 0\.2\d*, less than the 0\.283 .* in the frame 'view'"):
+        check_margin(shapes, PreparationOptions.margin, "view")
 
 
 def test_the_number_of_tokens_is_a_pure_function_of_seed_and_step():

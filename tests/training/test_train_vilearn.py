@@ -255,6 +255,20 @@ def test_finetuning_starts_from_the_checkpoint(work, staged, tmp_path):
     _, pretrained = staged
     finetune(work, pretrained, tmp_path / "run", "--learning_rate", 0, "--max_train_steps", 1)
     assert same_weights(tmp_path / "run" / "transformer", pretrained / "transformer")
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"| finetuned from | `{pretrained.name}` |" in card and "base_model" not in card
+    assert f"On `{(work / 'data').name}`" in card
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(work, staged, tmp_path):
+    _, pretrained = staged
+    options = ("--max_train_steps", 2, "--resume_from_checkpoint", "latest")
+    finetune(work, pretrained, tmp_path / "run", *options)
+    words = ["--dataset_name", work / "data", "--pretrained_model_name_or_path", pretrained, *options]
+    words += ["--output_dir", tmp_path / "run", "--visible_position", 7]
+    process = start(tmp_path / "run", words)
+    assert process.wait() == 1
+    assert "cannot be resumed from: its model has `visible_position` 0 and not 7.0" in process.output
 
 
 def test_lora_layers_are_trained_resumed_and_loaded(work, staged, tmp_path):
@@ -293,6 +307,10 @@ def test_contradictions_are_refused(work, tmp_path):
     unknown = tmp_path / "unknown.yaml"
     unknown.write_text("learning_rat: 1")
     assert "unknown keys: learning_rat" in refuse(work, tmp_path / "key", "--config", unknown)
+    pretrained = ("--rank", 2, "--pretrained_model_name_or_path", tmp_path, "--visibility_encoding", "none")
+    assert "`--visibility_encoding` changes the pipeline" in refuse(work, tmp_path / "rank", *pretrained)
+    assert "`--condition_dropout` is 1.5" in refuse(work, tmp_path / "dropout", "--condition_dropout", 1.5)
+    assert "`--validation_steps` is 0" in refuse(work, tmp_path / "validation", "--validation_steps", 0)
     stage = tmp_path / "stage.yaml"
     stage.write_text("stages: [{tokens: 4}]")
     assert "must have `tokens` and `steps`" in refuse(work, tmp_path / "stage", "--config", stage)
@@ -315,6 +333,8 @@ def test_the_shipped_schedules_are_the_papers(name, parameters, stages, monkeypa
     monkeypatch.setattr(sys, "argv", [SCRIPT, *command])
     args = script["parse_args"]()
     assert args.learning_rate == 1e-4 and args.use_ema and args.visibility_encoding == "va_rope"
+    monkeypatch.setattr(sys, "argv", [SCRIPT, *command, "--no-use_ema"])
+    assert not script["parse_args"]().use_ema
 
 
 def test_what_is_not_installed_is_named(work, tmp_path):

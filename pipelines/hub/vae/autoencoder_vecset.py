@@ -813,7 +813,8 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
 
     def _latent_statistic(self, value: float | list[float], latents: torch.Tensor) -> float | torch.Tensor:
         if isinstance(value, (list, tuple)):
-            return torch.tensor(value, device=latents.device, dtype=latents.dtype)
+            # not made on the device: that would wait for it
+            return torch.tensor(value, dtype=latents.dtype).to(latents.device, non_blocking=True)
         return value
 
     def normalize_latents(self, latents: torch.Tensor) -> torch.Tensor:
@@ -870,9 +871,9 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
         else:
             latents = posterior.sample(generator) if sample_posterior else posterior.mode()
         hidden = self.decode(latents)
-        output = VecSetVAEOutput(self.query(xyz, hidden), moments, hidden, anchors)
-        if gradient_xyz is not None:
-            output.gradient = self.query_with_gradient(gradient_xyz, hidden)[1]
+        field = self.query(xyz, hidden)
+        gradient = self.query_with_gradient(gradient_xyz, hidden)[1] if gradient_xyz is not None else None
+        output = VecSetVAEOutput(field, moments, hidden, anchors, gradient)
         return output if return_dict else output.to_tuple()
 
 

@@ -132,7 +132,8 @@ def convert_vae_state_dict(
         `tuple[dict, dict[str, torch.Tensor]]`: `VecSetVAE.from_config(config)` loads the state dict strictly.
 
     Raises:
-        ValueError: If the source or an override is unknown, a parameter is missing, unknown or of the wrong shape.
+        ValueError: If the source or an override is unknown, or a parameter is missing or unknown. A wrong shape shows
+            when the state dict is loaded.
     """
     if source not in VAE_SOURCES:
         raise ValueError(f"`source` is {source!r}; it may be {', '.join(VAE_SOURCES)}.")
@@ -361,7 +362,10 @@ def convert_vae_checkpoint(path: str | Path, source: str, **overrides) -> VecSet
     """
     config, state_dict = convert_vae_state_dict(_read_tensors(Path(path), source), source, **overrides)
     vae = VecSetVAE.from_config(config)
-    vae.load_state_dict(state_dict)
+    try:
+        vae.load_state_dict(state_dict)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the configuration {config}: {error}") from error
     return vae.eval()
 
 

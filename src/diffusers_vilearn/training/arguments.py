@@ -8,6 +8,9 @@ from pathlib import Path
 
 import yaml
 
+# A switch that a file may set and the command line unset: `--use_ema`, `--no-use_ema`.
+FLAG = {"action": argparse.BooleanOptionalAction, "default": False}
+
 
 def add_common_arguments(parser: argparse.ArgumentParser, learning_rate: float) -> None:
     """The arguments that diffusers' training examples have in common.
@@ -22,39 +25,45 @@ def add_common_arguments(parser: argparse.ArgumentParser, learning_rate: float) 
     run.add_argument("--seed", type=int, default=0, help="Of initial weights, data order and noise.")
     run.add_argument("--cache_dir", help="Where models and datasets of the Hub are kept.")
     run.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], help="Default: that of accelerate.")
-    run.add_argument("--allow_tf32", action="store_true", help="Faster float32 matrix products on Ampere and newer.")
-    run.add_argument("--torch_compile", action="store_true", help="Compile the model, without graph breaks.")
+    run.add_argument("--allow_tf32", **FLAG, help="Faster float32 matrix products on Ampere and newer.")
+    run.add_argument("--torch_compile", **FLAG, help="Compile the model, without graph breaks.")
 
     steps = parser.add_argument_group("steps")
     steps.add_argument("--train_batch_size", type=int, default=16, help="Samples per device and forward pass.")
     steps.add_argument("--num_train_epochs", type=int, help="Used where --max_train_steps is not given.")
     steps.add_argument("--max_train_steps", type=int, help="Optimiser steps in all.")
     steps.add_argument("--gradient_accumulation_steps", type=int, default=1)
-    steps.add_argument("--gradient_checkpointing", action="store_true")
+    steps.add_argument("--gradient_checkpointing", **FLAG)
     steps.add_argument("--dataloader_num_workers", type=int, default=0)
     steps.add_argument(
         "--max_unreadable_rows",
         type=int,
         default=100,
-        help="Rows of the dataset that may turn out unreadable before the run stops. Each is named in"
+        help="Rows of the dataset that may turn out unreadable in a process before the run stops. Each is named in"
         " unreadable_rows.jsonl and left out of its batch, never replaced by another.",
     )
 
     optimiser = parser.add_argument_group("the optimiser")
     optimiser.add_argument("--learning_rate", type=float, default=learning_rate)
     optimiser.add_argument(
-        "--scale_lr", action="store_true", help="Multiply the learning rate by batch, accumulation and processes."
+        "--scale_lr", **FLAG, help="Multiply the learning rate by batch, accumulation and processes."
     )
     optimiser.add_argument("--lr_scheduler", default="cosine", help="A name that diffusers' `get_scheduler` knows.")
     optimiser.add_argument("--lr_warmup_steps", type=int, default=200)
     optimiser.add_argument("--lr_num_cycles", type=int, default=1, help="Of cosine_with_restarts.")
     optimiser.add_argument("--lr_power", type=float, default=1.0, help="Of polynomial.")
-    optimiser.add_argument("--use_8bit_adam", action="store_true", help="AdamW of bitsandbytes.")
+    optimiser.add_argument("--use_8bit_adam", **FLAG, help="AdamW of bitsandbytes.")
     optimiser.add_argument("--adam_beta1", type=float, default=0.9)
     optimiser.add_argument("--adam_beta2", type=float, default=0.99)
     optimiser.add_argument("--adam_weight_decay", type=float, default=1e-2)
     optimiser.add_argument("--adam_epsilon", type=float, default=1e-8)
     optimiser.add_argument("--max_grad_norm", type=float, default=1.0)
+
+    average = parser.add_argument_group("the average of the weights")
+    average.add_argument("--use_ema", **FLAG, help="Validate and publish an average of the weights.")
+    average.add_argument("--ema_decay", type=float, default=0.999)
+    average.add_argument("--offload_ema", **FLAG, help="Keep it on the CPU between steps.")
+    average.add_argument("--foreach_ema", **FLAG, help="Update it with fewer, larger kernels.")
 
     checkpoints = parser.add_argument_group("checkpoints")
     checkpoints.add_argument("--checkpointing_steps", type=int, default=500)
@@ -65,9 +74,10 @@ def add_common_arguments(parser: argparse.ArgumentParser, learning_rate: float) 
 
     reports = parser.add_argument_group("reports")
     reports.add_argument("--logging_dir", default="logs")
+    reports.add_argument("--validation_steps", type=int, default=1000, help="Steps between two validations.")
     reports.add_argument("--logging_steps", type=int, default=50, help="Steps that one line of the log averages.")
     reports.add_argument("--report_to", default="none", help="tensorboard, wandb, trackio, all or none.")
-    reports.add_argument("--push_to_hub", action="store_true", help="Publish the result with its card.")
+    reports.add_argument("--push_to_hub", **FLAG, help="Publish the result with its card.")
     reports.add_argument("--hub_model_id", help="Repository on the Hub; default: the name of --output_dir.")
     reports.add_argument("--hub_token", help="Rather log in with `hf auth login`.")
 
@@ -127,9 +137,17 @@ def _check_common(args: argparse.Namespace) -> None:
             f"`--report_to {args.report_to}` would publish `--hub_token` with the other arguments; log in with"
             " `hf auth login` instead."
         )
-    for name in ("train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"`--{name}` is {getattr(args, name)}; it must be at least 1.")
-    for name in ("max_train_steps", "num_train_epochs", "checkpoints_total_limit"):
+    for name in (
+        *("train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps"),
+        *("validation_steps", "max_train_steps", "num_train_epochs", "checkpoints_total_limit"),
+    ):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"`--{name}` is {getattr(args, name)}; it must be at least 1.")
+    check_shares(args, "ema_decay")
+
+
+def check_shares(args: argparse.Namespace, *names: str) -> None:
+    """Raise `ValueError` for arguments that do not lie in [0, 1]."""
+    for name in names:
+        if not 0 <= getattr(args, name) <= 1:
+            raise ValueError(f"`--{name}` is {getattr(args, name)}; it must lie in [0, 1].")

@@ -23,6 +23,8 @@ from ..files import sync_folder
 from ..pipelines.pipeline_vilearn import ViLearnImageTo3DPipeline
 
 PROGRESS_FILE = "progress.json"
+# Of the configuration, what is measured on the data: another device may see it otherwise by a token.
+MEASURED = {"visible_fraction"}
 _PARTIAL, _OUTDATED, _REPLACED = ".partial-", ".outdated-", ".replaced-"
 
 
@@ -44,9 +46,12 @@ class CheckpointError(RuntimeError):
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first."""
-    folders = Path(output_dir).glob("checkpoint-*")
-    return sorted(folders, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
+    """Whole checkpoints of a run, by their steps."""
+    return sorted(Path(output_dir).glob("checkpoint-*"), key=_step_of)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def tidy_checkpoints(output_dir: str | Path) -> None:
@@ -122,19 +127,24 @@ def _sync_names(folder: Path) -> None:
 
 
 def resume_from(accelerator: Accelerator, output_dir: str, name: str | None) -> Progress:
-    """Load the named checkpoint (or the `latest`); no progress where there is nothing to resume."""
-    if name is None:
+    """Load the named checkpoint (or the `latest`); no progress where there is nothing to resume.
+
+    Raises:
+        ValueError: there is no such checkpoint, it is of another model, or there are later ones, which the run would
+            write its own among.
+    """
+    last = next(reversed(list_checkpoints(output_dir)), None)
+    folder = last if name == "latest" else name and Path(output_dir) / Path(name).name
+    if folder is not None and not folder.is_dir():
+        raise ValueError(f"`--resume_from_checkpoint` names {folder}, which does not exist.")
+    if folder != last and (folder is None or _step_of(folder) < _step_of(last)):
+        raise ValueError(
+            f"{output_dir} holds {last.name}, which is further than this run would begin. Go on with"
+            " `--resume_from_checkpoint latest`, delete what is later, or choose another `--output_dir`."
+        )
+    if folder is None:
+        accelerator.print(f"{output_dir} has no checkpoint: training starts from the beginning.")
         return Progress()
-    if name == "latest":
-        checkpoints = list_checkpoints(output_dir)
-        if not checkpoints:
-            accelerator.print(f"No checkpoint in {output_dir}: training starts from the beginning.")
-            return Progress()
-        folder = checkpoints[-1]
-    else:
-        folder = Path(output_dir) / Path(name).name
-        if not folder.is_dir():
-            raise ValueError(f"`--resume_from_checkpoint` names {folder}, which does not exist.")
     accelerator.load_state(str(folder))
     accelerator.print(f"Resumed from {folder}.")
     return Progress(**json.loads((folder / PROGRESS_FILE).read_text()))
@@ -191,7 +201,9 @@ def save_models_by_name(
         for model in list(models):
             if (found := find_name(model)) is not None:
                 saved = found[0].from_pretrained(folder, subfolder=found[1])
-                accelerator.unwrap_model(model).load_state_dict(saved.state_dict())
+                plain = accelerator.unwrap_model(model)
+                _check_configuration(saved, plain, folder)
+                plain.load_state_dict(saved.state_dict())
                 models.remove(model)
         if ema is not None:
             device = ema.shadow_params[0].device
@@ -201,6 +213,18 @@ def save_models_by_name(
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)
+
+
+def _check_configuration(saved: ModelMixin, model: ModelMixin, folder: str) -> None:
+    """Raise `ValueError` where a checkpoint's model is another one: the weights may fit all the same."""
+    had, has = (json.loads(one.to_json_string()) for one in (saved, model))
+    differing = [
+        f"`{name}` {had.get(name)!r} and not {value!r}"
+        for name, value in has.items()
+        if not name.startswith("_") and name not in MEASURED and had.get(name) != value
+    ]
+    if differing:
+        raise ValueError(f"{folder} cannot be resumed from: its model has {', '.join(differing)}.")
 
 
 def save_lora_by_name(accelerator: Accelerator) -> None:

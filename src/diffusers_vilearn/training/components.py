@@ -15,7 +15,7 @@ from transformers import AutoImageProcessor, BaseImageProcessor, Dinov2Model
 from ..data.latents import at_image_size
 from ..models import VecSetVAE, ViLearnTransformer3DModel
 
-# Attention and feed-forward layers of both kinds of blocks.
+# The attention layers of both kinds of blocks.
 LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
 
@@ -64,21 +64,35 @@ class FrozenModels:
         return cls(vae.requires_grad_(False).eval(), image_encoder.requires_grad_(False).eval(), processor)
 
 
+def chosen_configuration(args: argparse.Namespace) -> dict:
+    """What the arguments say of the transformer's configuration, of a new one and of one that is taken up alike."""
+    names = ("visibility_encoding", "visible_position", "invisible_position")
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
 def make_transformer(
-    args: argparse.Namespace, models: FrozenModels, *, frame: str, visible_fraction: float
+    args: argparse.Namespace,
+    models: FrozenModels,
+    *,
+    frame: str,
+    visible_fraction: float,
+    dtype: torch.dtype = torch.float32,
 ) -> ViLearnTransformer3DModel:
     """A new transformer, or that of `--pretrained_model_name_or_path`, for latents of a frame.
+
+    Args:
+        args: of `train_vilearn.py`.
+        models (`FrozenModels`): of the run.
+        frame (`str`), visible_fraction (`float`): of the latents. LoRA layers leave the fraction of their base.
+        dtype (`torch.dtype`): of a transformer that is taken up, but for what it keeps in float32.
 
     Raises:
         ValueError: there is neither a configuration nor a checkpoint; or the checkpoint does not fit the latents.
     """
-    chosen = {
-        name: getattr(args, name)
-        for name in ("visibility_encoding", "visible_position", "invisible_position")
-        if getattr(args, name) is not None
-    }
+    chosen = chosen_configuration(args)
     if args.pretrained_model_name_or_path is not None:
-        return _take_up(args, models, frame, chosen | {"visible_fraction": visible_fraction})
+        measured = {"visible_fraction": visible_fraction} if args.rank is None else {}
+        return _take_up(args, models, frame, dtype, chosen | measured)
     config = args.transformer if args.transformer is not None else _read_config(args.transformer_config)
     config = {
         **config,
@@ -96,7 +110,7 @@ def make_transformer(
     return transformer
 
 
-def _take_up(args, models: FrozenModels, frame: str, chosen: dict) -> ViLearnTransformer3DModel:
+def _take_up(args, models: FrozenModels, frame: str, dtype: torch.dtype, chosen: dict) -> ViLearnTransformer3DModel:
     if args.transformer is not None or args.transformer_config is not None:
         raise ValueError(
             "`--pretrained_model_name_or_path` brings its own configuration; `--transformer_config` is for new models."
@@ -107,6 +121,7 @@ def _take_up(args, models: FrozenModels, frame: str, chosen: dict) -> ViLearnTra
         revision=args.revision,
         variant=args.variant,
         cache_dir=args.cache_dir,
+        torch_dtype=dtype,
         **chosen,
     )
     config = transformer.config

@@ -15,7 +15,7 @@ def flow_matching_loss(
         transformer (`ViLearnTransformer3DModel`): with or without the wrappers of accelerate.
         vae (`VecSetVAE`): whose normalisation `batch["latents"]` still lacks.
         batch: `latents` and `noise` (batch, tokens, channels), `density` (batch,) in [0, 1], `image_embeds`
-            (batch, patches, channels) and `visible_mask` (batch, tokens).
+            (batch, patches, channels), in any precision, and `visible_mask` (batch, tokens).
         shift (`float`): of the timesteps; sigma = shift * density / (1 + (shift - 1) * density).
         weighting_scheme (`str`): of `compute_loss_weighting_for_sd3`.
 
@@ -29,7 +29,7 @@ def flow_matching_loss(
     blend = sigma[:, None, None]
     prediction = transformer(
         (1 - blend) * latents + blend * noise,
-        encoder_hidden_states=batch["image_embeds"],
+        encoder_hidden_states=batch["image_embeds"].to(latents.dtype),
         timestep=1000 * sigma,
         visible_mask=batch["visible_mask"],
         return_dict=False,

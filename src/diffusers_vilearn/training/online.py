@@ -80,8 +80,7 @@ class OnlineSamples(Dataset):
         image = ImageOps.mirror(image) if mirrored else image
         return {
             "uid": row_name(view),
-            "points": torch.from_numpy(inputs["points"]),
-            "sharp_points": torch.from_numpy(inputs["sharp_points"]),
+            **{name: torch.from_numpy(inputs[name]) for name in ("points", "sharp_points") if name in inputs},
             "visible_points": inputs["visible_points"],
             "pixel_values": preprocess_images(self.image_processor, [image])[0],
             **drawn,
@@ -102,9 +101,11 @@ class OnlineEncoder:
             num_tokens (`int`): tokens a shape.
         """
         self.encoder.num_tokens = num_tokens
-        posterior, visible, _ = self.encoder.encode_clouds(
-            batch["points"], batch["sharp_points"], batch["visible_points"]
-        )
+        # In full precision, as a table is made: the votes for visible tokens are sensitive.
+        with torch.autocast(batch["points"].device.type, enabled=False):
+            posterior, visible, _ = self.encoder.encode_clouds(
+                batch["points"], batch.get("sharp_points"), batch["visible_points"]
+            )
         image_embeds = self.encoder.encode_pixels(batch["pixel_values"])
         return {
             "uids": batch["uids"],

@@ -21,6 +21,11 @@ def repository_of(args: argparse.Namespace) -> str:
     return args.hub_model_id or Path(args.output_dir).resolve().name
 
 
+def public_name(source: str | None) -> str | None:
+    """A Hub id as it is, of a folder its name only."""
+    return Path(source).resolve().name if source is not None and Path(source).is_dir() else source
+
+
 def create_repository(args: argparse.Namespace) -> None:
     """Make the repository, or find it: at the start of a run, so that a wrong name or token costs no training.
 
@@ -50,11 +55,14 @@ def publish(args: argparse.Namespace, schedule: Schedule, transformer) -> None:
 def describe_run(args: argparse.Namespace, schedule: Schedule, transformer) -> dict:
     """What a reader wants to know of a run: command, data, stages, and what the model is."""
     config = transformer.config
+    base = public_name(args.pretrained_model_name_or_path)
     return {
         "title": Path(args.output_dir).resolve().name,
         "lora_rank": args.rank,
-        "base_model": args.pretrained_model_name_or_path,
-        "dataset": args.dataset_name,
+        "base": base,
+        # The Hub takes nothing but its own ids.
+        "base_model": base if base == args.pretrained_model_name_or_path else None,
+        "dataset": public_name(args.dataset_name),
         "frame": config.frame,
         "visibility_encoding": config.visibility_encoding,
         "visible_fraction": config.visible_fraction,

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 
-from ..files import drop_json_lines
+from ..files import append_json_line, drop_json_lines
 from .checkpoints import list_checkpoints, tidy_checkpoints
 
 LOGS = ("train_log.jsonl", "validation_log.jsonl")
@@ -151,6 +151,14 @@ def describe_last_checkpoint(output_dir: str | Path) -> str:
     if not checkpoints:
         return "There is no checkpoint yet."
     return f"The last good checkpoint is {checkpoints[-1]}."
+
+
+def log_validation(accelerator: Accelerator, output_dir: str | Path, step: int, results: dict[str, float]) -> None:
+    """Tell the trackers, the user and `validation_log.jsonl`."""
+    accelerator.log({f"validation/{name}": value for name, value in results.items()}, step=step)
+    accelerator.print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in results.items()))
+    if accelerator.is_main_process:
+        append_json_line(Path(output_dir) / "validation_log.jsonl", {"step": step, **results})
 
 
 def rewind_logs(output_dir: str | Path, step: int) -> None:

@@ -125,7 +125,8 @@ class LatentSamples(Dataset):
         visible = torch.zeros(self.num_tokens, dtype=torch.bool)
         visible[visible_tokens] = True
         latents = torch.from_numpy(mean) + torch.from_numpy(np.exp(logvar / 2)) * drawn["posterior_noise"]
-        image_embeds = torch.from_numpy(row["image_embeds"].astype(np.float32))
+        # In half precision, as stored: most of what the workers pass on are these.
+        image_embeds = torch.from_numpy(row["image_embeds"])
         if not (latents.isfinite().all() and image_embeds.isfinite().all()):
             raise ValueError("the row holds numbers that are not finite")
         return {

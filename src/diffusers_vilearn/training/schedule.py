@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The progressive schedule: more shape tokens, larger images and smaller batches as training goes on."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+
+from ..pipelines.stages import calculate_shift
 
 STAGE_KEYS = {"tokens", "steps", "batch_size", "image_size", "latents"}
 
@@ -95,7 +96,7 @@ def parse_schedule(
                 image_size=stage.get("image_size", image_size),
                 batch_size=stage.get("batch_size", batch_size),
                 table=stage.get("latents", f"{table}-{stage['tokens']}"),
-                shift=timestep_shift * math.sqrt(stage["tokens"] / stages[0]["tokens"]),
+                shift=calculate_shift(stage["tokens"], stages[0]["tokens"], timestep_shift),
             )
         )
         start = parsed[-1].stop

@@ -16,6 +16,7 @@ from .components import FrozenModels
 from .online import OnlineEncoder, OnlineSamples
 from .samples import LatentSamples, SampleOptions, without_chance
 from .schedule import Schedule, Stage, parse_schedule
+from .stream import ReadableSamples, collate
 from .tables import check_metadata, read_metadata, split_by_object
 
 # Views from which the visible fraction is estimated where not all rows are at hand.
@@ -45,12 +46,11 @@ class CachedLatents:
     def __init__(self, args: argparse.Namespace, models: FrozenModels):
         self.args = args
         self.schedule = self._plan(models)
-        tables = {stage.table: stage for stage in self.schedule.stages}
-        for name, stage in tables.items():
-            metadata = read_metadata(args.dataset_name, name, args.cache_dir)
+        for stage in self.schedule.stages:
+            metadata = read_metadata(args.dataset_name, stage.table, args.cache_dir)
             check_metadata(
                 metadata,
-                f"{args.dataset_name}/{name}",
+                f"{args.dataset_name}/{stage.table}",
                 vae=models.vae,
                 image_encoder=models.image_encoder,
                 num_tokens=stage.num_tokens,
@@ -58,7 +58,7 @@ class CachedLatents:
             )
         self.frame = metadata["frame"]
         open_rows = self._stream if args.streaming else self._load
-        self.rows = {name: open_rows(name) for name in tables}
+        self.rows = {table: open_rows(table) for table in dict.fromkeys(stage.table for stage in self.schedule.stages)}
         self._check_rows()
         shares = self._visible_shares(self.rows[self.schedule.last.table][0])
         self.visible_fraction = float(np.mean(shares))
@@ -143,15 +143,16 @@ class OnlineLatents:
     def _estimate_visible_fraction(self) -> float:
         stage = self.schedule.last
         options = without_chance(sample_options(self.args, 1 / 3))
-        samples = self._make(self.views[0], stage, options, vary=False)
+        samples = ReadableSamples(self._make(self.views[0], stage, options, vary=False))
+        self.encoder.num_tokens = stage.num_tokens
         shares = []
         for index in np.linspace(0, len(samples) - 1, min(NUM_ESTIMATED, len(samples))).astype(int):
-            row = samples[0, int(index)]
-            self.encoder.num_tokens = stage.num_tokens
-            _, visible, _ = self.encoder.encode_clouds(
-                row["points"][None], row["sharp_points"][None], [row["visible_points"]]
-            )
-            shares.append(visible.float().mean().item())
+            batch = collate([samples[0, int(index)]])
+            if batch["uids"]:
+                _, visible, _ = self.encoder.encode_clouds(
+                    batch["points"], batch.get("sharp_points"), batch["visible_points"]
+                )
+                shares.append(visible.float().mean().item())
         return float(np.mean(shares))
 
     def _make(self, views, stage: Stage, options: SampleOptions, vary: bool) -> OnlineSamples:

@@ -225,7 +225,7 @@ def count_steps(args, num_samples: int, accelerator: Accelerator) -> int:
 
 
 class UnreadableRows:
-    """The unreadable rows that a run has met, each counted once and named in a file.
+    """The unreadable rows that a process of a run has met, each counted once and named in a file.
 
     Args:
         path (`Path`): JSON lines with `uid`, `step` and `reason`; those of a resumed run count.
@@ -253,14 +253,40 @@ class UnreadableRows:
         if len(self.uids) > self.limit:
             raise TrainingStopped(
                 f"{len(self.uids)} rows are unreadable, and `--max_unreadable_rows` is {self.limit}; {self.path} names"
-                f" them, the last one {batch['unreadable'][-1].uid}: {batch['unreadable'][-1].reason}."
+                " them and says why."
             )
         if not batch["uids"]:
             raise TrainingStopped(f"No row of a whole batch could be read at step {step}; {self.path} names them.")
 
 
-def whole_batches(samples: Dataset, batch_size: int, device: torch.device) -> Iterator[dict]:
-    """All samples in order, as in epoch 0, on `device`: for validation. What is unreadable raises."""
-    for start in range(0, len(samples), batch_size):
-        rows = [samples[0, index] for index in range(start, min(start + batch_size, len(samples)))]
-        yield to_device(collate(rows), device)
+def whole_batches(
+    samples: Dataset,
+    batch_size: int,
+    device: torch.device,
+    *,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[dict]:
+    """What can be read of all samples, in order and as in epoch 0, on `device`: for validation.
+
+    Args:
+        samples (`Dataset`): see `ReadableSamples`.
+        batch_size (`int`): samples at a time.
+        device (`torch.device`): for the tensors.
+        num_workers (`int`): processes that read ahead.
+        rank, world_size (`int`): of the processes that share the samples. Each takes as many, since sharded models run
+            in step: some samples are then taken twice.
+    """
+    share = math.ceil(len(samples) / world_size)
+    loader = DataLoader(
+        ReadableSamples(samples),
+        batch_size=batch_size,
+        sampler=[(0, (rank + world_size * place) % len(samples)) for place in range(share)],
+        collate_fn=collate,
+        num_workers=num_workers,
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if batch["uids"]:
+            yield to_device(batch, device)

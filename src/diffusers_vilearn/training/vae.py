@@ -21,21 +21,24 @@ def draw_num_tokens(choices: list[int], seed: int, step: int) -> int:
     return choices[np.random.default_rng((seed, step)).integers(len(choices))]
 
 
-def check_margin(shapes, truncation: float) -> None:
+def check_margin(shapes, truncation: float, frame: str) -> None:
     """Refuse shapes whose stored field ends too near to them: beyond it the field is taken to be saturated.
 
     Args:
         shapes (`datasets.Dataset`): rows of `SHAPE_FEATURES`; the first one speaks for all.
-        truncation (`float`): of the VAE, in object units.
+        truncation (`float`): of the VAE, in units of its frame.
+        frame (`str`): of the VAE. In the view frame an object that is turned by 45 degrees may be smaller by sqrt(2).
     """
     row = shapes.with_format("numpy", ["surface", "field_box"])[0]
     surface = row["surface"][:, :3].astype(np.float32)
     margin = float(min((surface.min(0) - row["field_box"][0]).min(), (row["field_box"][1] - surface.max(0)).min()))
+    needed = truncation * (math.sqrt(2) if frame == "view" else 1)
     # Positions are stored in half precision.
-    if margin < truncation - 1e-3:
+    if margin < needed - 1e-3:
         raise ValueError(
-            f"The dataset was prepared with a margin of about {margin:.3f}, less than the `truncation` of the VAE,"
-            f" {truncation}; prepare it anew with a larger `--margin`."
+            f"The dataset was prepared with a margin of about {margin:.3f}, less than the {needed:.3f} that the"
+            f" `truncation` of the VAE, {truncation}, needs in the frame {frame!r}; prepare it anew with a larger"
+            " `--margin`."
         )
 
 
