@@ -92,9 +92,7 @@ def work(tmp_path_factory) -> Path:
     (folder / "transformer.json").write_text(json.dumps(TRANSFORMER))
     write_meshes(folder)
     write_dataset(folder / "data")
-    for table, num_tokens in (("latents", None), ("latents-4", 4), ("latents-8", 8)):
-        encoder = LatentEncoder.from_pretrained(
-            str(folder / "vae"), str(folder / "encoder"), device="cpu", num_tokens=num_tokens, mirror=True
-        )
-        encode_dataset(encoder, folder / "data", table, splits=["train"], batch_size=4)
+    encoder = LatentEncoder.from_pretrained(str(folder / "vae"), str(folder / "encoder"), device="cpu", mirror=True)
+    tables = {"latents": VAE["num_tokens"], "latents-4": 4, "latents-8": 8}
+    encode_dataset(encoder, folder / "data", tables, splits=["train"], batch_size=4)
     return folder

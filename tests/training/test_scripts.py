@@ -27,7 +27,7 @@ VAE = {
     "decoder_width": 16,
     "decoder_heads": 2,
     "num_decoder_layers": 1,
-    "truncation": 0.2,
+    "truncation": 0.1,
     "frame": "view",
 }
 TRANSFORMER = {"num_layers": 2, "num_single_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}

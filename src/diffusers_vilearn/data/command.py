@@ -157,18 +157,17 @@ def prepare_latents(args: argparse.Namespace) -> None:
 
     from .latents import LatentEncoder, encode_dataset
 
-    for num_tokens in args.num_tokens or [None]:
-        encoder = LatentEncoder.from_pretrained(
-            args.vae,
-            args.image_encoder,
-            device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            num_tokens=num_tokens,
-            min_votes=args.min_votes,
-            mirror=args.mirror,
-            image_size=args.image_size,
-        )
-        table = args.name if num_tokens is None else f"{args.name}-{num_tokens}"
-        encode_dataset(encoder, args.dataset_name, table, splits=args.splits, batch_size=args.batch_size)
+    encoder = LatentEncoder.from_pretrained(
+        args.vae,
+        args.image_encoder,
+        device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        min_votes=args.min_votes,
+        mirror=args.mirror,
+        image_size=args.image_size,
+    )
+    tables = {f"{args.name}-{num_tokens}": num_tokens for num_tokens in args.num_tokens or ()}
+    tables = tables or {args.name: encoder.vae.config.num_tokens}
+    encode_dataset(encoder, args.dataset_name, tables, splits=args.splits, batch_size=args.batch_size)
 
 
 def publish_dataset(args: argparse.Namespace) -> None:

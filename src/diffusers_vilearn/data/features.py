@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The schema of a visibility-annotated dataset: tables joined by `uid` (and `view`).
 
-Positions are in the object frame (+Y up, front towards +Z, longest half-side of the mesh 0.95: the shell that closes an
-open one reaches `2 / solid_resolution` further); latents are in the frame that their table was made for (`frames.py`).
-Point clouds are float16 on disk.
+Positions are in the object frame (+Y up, front towards +Z, longest half-side of the mesh 0.95: the shell that closes
+an open one reaches `2 / solid_resolution` further); latents are in the frame that their table was made for
+(`frames.py`). Point clouds are float16 on disk.
 """
 
 from datasets import Array2D, Features, Image, List, Value

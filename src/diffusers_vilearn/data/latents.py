@@ -105,7 +105,6 @@ class LatentEncoder:
         vae (`VecSetVAE`): frozen; its `frame` decides the frame of the latents.
         image_encoder (`Dinov2Model`): frozen.
         image_processor: of the image encoder; its crop size is the size of the condition image.
-        num_tokens (`int`, *optional*): latent tokens a shape; default `vae.config.num_tokens`.
         min_votes (`int` or `"balanced"`): see `group_visible_tokens`.
         num_points (`int`): see `ViewPreparation`.
         mirror (`bool`): also make a mirror image of every view; needs the view frame, where left is the image's left.
@@ -116,7 +115,6 @@ class LatentEncoder:
         vae,
         image_encoder,
         image_processor,
-        num_tokens=None,
         min_votes="balanced",
         num_points=4096,
         mirror=False,
@@ -128,7 +126,6 @@ class LatentEncoder:
         self.vae = vae.eval()
         self.image_encoder = image_encoder.eval()
         self.image_processor = image_processor
-        self.num_tokens = num_tokens or vae.config.num_tokens
         self.min_votes = min_votes
         self.prepare_view = ViewPreparation(vae.config, num_points)
 
@@ -151,22 +148,21 @@ class LatentEncoder:
     def features(self) -> datasets.Features:
         return latent_features(self.vae.config.latent_channels, self.image_encoder.config.hidden_size)
 
-    @property
-    def metadata(self) -> dict:
+    def metadata(self, num_tokens: int) -> dict:
         """What a table of latents must agree on with whoever trains on it."""
         return {
             "vae": fingerprint(self.vae),
             "image_encoder": fingerprint(self.image_encoder),
             "frame": self.vae.config.frame,
-            "num_tokens": self.num_tokens,
+            "num_tokens": num_tokens,
             "min_votes": self.min_votes,
             "mirror": self.mirror,
             "image_size": self.image_processor.crop_size["height"],
         }
 
-    def check_table(self, folder: Path) -> None:
+    def check_table(self, folder: Path, num_tokens: int) -> None:
         """Record what the table in `folder` is made with; refuse to go on with one made otherwise."""
-        path, metadata = folder / METADATA_FILE, self.metadata
+        path, metadata = folder / METADATA_FILE, self.metadata(num_tokens)
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(metadata, indent=1).encode())
@@ -175,27 +171,34 @@ class LatentEncoder:
         if changed := [name for name, value in metadata.items() if known.get(name) != value]:
             raise ValueError(f"{folder} holds latents made with another {', '.join(changed)}; choose another name.")
 
-    def encode_shard(self, dataset: Path, shard: str, batch_size: int) -> list[dict]:
-        """Rows of `latent_features` for all views of one shard, and for their mirror images if `mirror` is set."""
+    def encode_shard(self, dataset: Path, shard: str, batch_size: int, lengths: list[int]) -> dict[int, list[dict]]:
+        """For each number of tokens, rows of `latent_features` for all views of one shard, and for their mirror images
+        if `mirror` is set."""
         shapes = load_shard(dataset, "shapes", shard, ["uid", "surface", "sharp_edges"]).with_format("numpy")
         clouds = {row["uid"]: (row["surface"], row["sharp_edges"]) for row in shapes}
         views = load_shard(dataset, "views", shard)
-        rows = []
+        rows = {num_tokens: [] for num_tokens in lengths}
         for start in range(0, len(views), batch_size):
             batch = list(views.select(range(start, min(start + batch_size, len(views)))))
             for mirrored in (False, True) if self.mirror else (False,):
-                rows.extend(self.encode_views(batch, clouds, mirrored))
+                for num_tokens, of_views in self.encode_views(batch, clouds, lengths, mirrored).items():
+                    rows[num_tokens].extend(of_views)
         return rows
 
     @torch.no_grad()
     def encode_views(
-        self, views: list[dict], clouds: dict[str, tuple[np.ndarray, np.ndarray]], mirrored: bool = False
-    ) -> list[dict]:
-        """Latents, visible tokens and image tokens of some views.
+        self,
+        views: list[dict],
+        clouds: dict[str, tuple[np.ndarray, np.ndarray]],
+        lengths: list[int],
+        mirrored: bool = False,
+    ) -> dict[int, list[dict]]:
+        """Latents, visible tokens and image tokens of some views, by the number of tokens.
 
         Args:
             views (`list[dict]`): rows of `VIEW_FEATURES`.
             clouds: uid -> surface and sharp-edge points of the object, (n, 6) and (m, 6).
+            lengths (`list[int]`): numbers of tokens a shape; the image tokens are the same for all.
             mirrored (`bool`): reflect the object and its image left to right, as the camera sees it.
         """
         prepared = []
@@ -208,29 +211,38 @@ class LatentEncoder:
             if name in prepared[0]
         }
         visible = [inputs["visible_points"] for inputs in prepared]
-        posterior, masks, anchors = self.encode_clouds(stacked["points"], stacked.get("sharp_points"), visible)
-        moments = torch.cat([posterior.mean, posterior.logvar], dim=-1).cpu().numpy().astype(np.float16)
-        masks, anchors = masks.cpu().numpy(), anchors.float().cpu().numpy()
         images = [ImageOps.mirror(view["image"]) if mirrored else view["image"] for view in views]
         image_embeds = self.encode_images(images).cpu().numpy().astype(np.float16)
-        return [
-            {
-                "uid": view["uid"],
-                "view": view["view"],
-                "mirrored": mirrored,
-                "frame": prepared[i]["frame"].astype(np.float32),
-                "moments": moments[i],
-                "visible_tokens": np.flatnonzero(masks[i]).tolist(),
-                "visible_share": float(masks[i].mean()),
-                "anchor_agreement": float((masks[i] == anchors_in_view(anchors[i], visible[i])).mean()),
-                "image_embeds": image_embeds[i],
-            }
-            for i, view in enumerate(views)
-        ]
+        rows = {}
+        for num_tokens in lengths:
+            posterior, masks, anchors = self.encode_clouds(
+                stacked["points"], stacked.get("sharp_points"), visible, num_tokens
+            )
+            moments = torch.cat([posterior.mean, posterior.logvar], dim=-1).cpu().numpy().astype(np.float16)
+            masks, anchors = masks.cpu().numpy(), anchors.float().cpu().numpy()
+            rows[num_tokens] = [
+                {
+                    "uid": view["uid"],
+                    "view": view["view"],
+                    "mirrored": mirrored,
+                    "frame": prepared[i]["frame"].astype(np.float32),
+                    "moments": moments[i],
+                    "visible_tokens": np.flatnonzero(masks[i]).tolist(),
+                    "visible_share": float(masks[i].mean()),
+                    "anchor_agreement": float((masks[i] == anchors_in_view(anchors[i], visible[i])).mean()),
+                    "image_embeds": image_embeds[i],
+                }
+                for i, view in enumerate(views)
+            ]
+        return rows
 
     @torch.no_grad()
     def encode_clouds(
-        self, points: torch.Tensor, sharp_points: torch.Tensor | None, visible_points: list[np.ndarray]
+        self,
+        points: torch.Tensor,
+        sharp_points: torch.Tensor | None,
+        visible_points: list[np.ndarray],
+        num_tokens: int,
     ) -> tuple[DiagonalGaussianDistribution, torch.Tensor, torch.Tensor]:
         """Posterior of the latents, visible tokens (batch, tokens) bool, and the tokens' surface points.
 
@@ -238,12 +250,13 @@ class LatentEncoder:
             points (`torch.Tensor`): (batch, points, point channels).
             sharp_points (`torch.Tensor`, *optional*): likewise, for a VAE that takes them.
             visible_points (`list[np.ndarray]`): (k_i, 3) of each sample.
+            num_tokens (`int`): tokens a shape.
         """
         device = self.vae.device
         moments, anchors = self.vae.encode_with_anchors(
             points.to(device),
             sharp_points.to(device) if sharp_points is not None else None,
-            num_tokens=self.num_tokens,
+            num_tokens=num_tokens,
         )
         posterior = DiagonalGaussianDistribution(moments)
         queries = [torch.from_numpy(cloud) for cloud in visible_points]
@@ -267,14 +280,26 @@ def anchors_in_view(anchors: np.ndarray, visible_points: np.ndarray) -> np.ndarr
     return tree.query(anchors)[0] < 3 * spacing
 
 
-def encode_dataset(encoder: LatentEncoder, dataset: Path, table: str, *, splits: list[str], batch_size: int) -> None:
-    """Write the shards of a latents table that are not there yet."""
+def encode_dataset(
+    encoder: LatentEncoder, dataset: Path, tables: dict[str, int], *, splits: list[str], batch_size: int
+) -> None:
+    """Write the shards of latents tables that are not there yet.
+
+    Args:
+        encoder (`LatentEncoder`): makes the rows.
+        dataset (`Path`): folder of the tables `shapes` and `views`.
+        tables (`dict[str, int]`): name of each table -> its tokens a shape.
+        splits (`list[str]`): whose shards.
+        batch_size (`int`): views at a time.
+    """
     shards = sorted(path.stem for path in (dataset / "shapes").glob("*.parquet"))
     shards = [shard for shard in shards if shard.split("-")[0] in splits]
     if not shards:
         raise ValueError(f"{dataset} has no shapes of {', '.join(splits)}; `prepare shapes` writes them.")
-    encoder.check_table(dataset / table)
-    for shard in tqdm(shards, desc=f"Shards of {table}"):
-        if not shard_path(dataset, table, shard).exists():
-            rows = encoder.encode_shard(dataset, shard, batch_size)
-            write_shard(dataset, table, shard, rows, encoder.features)
+    for table, num_tokens in tables.items():
+        encoder.check_table(dataset / table, num_tokens)
+    for shard in tqdm(shards, desc=f"Shards of {', '.join(tables)}"):
+        missing = {table: length for table, length in tables.items() if not shard_path(dataset, table, shard).exists()}
+        rows = encoder.encode_shard(dataset, shard, batch_size, sorted(set(missing.values()))) if missing else {}
+        for table, num_tokens in missing.items():
+            write_shard(dataset, table, shard, rows[num_tokens], encoder.features)

@@ -100,11 +100,10 @@ class OnlineEncoder:
             batch (`dict`): on the device of the models.
             num_tokens (`int`): tokens a shape.
         """
-        self.encoder.num_tokens = num_tokens
         # In full precision, as a table is made: the votes for visible tokens are sensitive.
         with torch.autocast(batch["points"].device.type, enabled=False):
             posterior, visible, _ = self.encoder.encode_clouds(
-                batch["points"], batch.get("sharp_points"), batch["visible_points"]
+                batch["points"], batch.get("sharp_points"), batch["visible_points"], num_tokens
             )
         image_embeds = self.encoder.encode_pixels(batch["pixel_values"])
         return {

@@ -144,13 +144,12 @@ class OnlineLatents:
         stage = self.schedule.last
         options = without_chance(sample_options(self.args, 1 / 3))
         samples = ReadableSamples(self._make(self.views[0], stage, options, vary=False))
-        self.encoder.num_tokens = stage.num_tokens
         shares = []
         for index in np.linspace(0, len(samples) - 1, min(NUM_ESTIMATED, len(samples))).astype(int):
             batch = collate([samples[0, int(index)]])
             if batch["uids"]:
                 _, visible, _ = self.encoder.encode_clouds(
-                    batch["points"], batch.get("sharp_points"), batch["visible_points"]
+                    batch["points"], batch.get("sharp_points"), batch["visible_points"], stage.num_tokens
                 )
                 shares.append(visible.float().mean().item())
         return float(np.mean(shares))
