@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 from safetensors import safe_open
 
-from .files import write_atomically
+from .files import saved_index, write_atomically
 
 _HERE = Path(__file__).parent
 # An installed package has the templates inside, a source tree at its top.
@@ -160,19 +160,18 @@ def _splits_of(table: Path) -> dict[str, int]:
 
 def _components(folder: Path) -> dict[str, tuple[str, dict, int]]:
     """Component -> class name, configuration, number of parameters; a lone model is one component."""
-    index = folder / "model_index.json"
-    if index.is_file():
-        entries = {name: value for name, value in json.loads(index.read_text()).items() if isinstance(value, list)}
+    index = saved_index(folder)
+    values = json.loads(index.read_text())
+    if index.name == "model_index.json":
+        entries = {name: value for name, value in values.items() if isinstance(value, list)}
         saved = {
             name: (class_name, folder / name)
             for name, (_, class_name) in entries.items()
             if not name.startswith("_") and class_name is not None
         }
-    elif (folder / "config.json").is_file():
-        class_name = json.loads((folder / "config.json").read_text())["_class_name"]
-        saved = {"vae" if class_name == "VecSetVAE" else "transformer": (class_name, folder)}
     else:
-        raise ValueError(f"`folder` must hold a saved pipeline or model, but {str(folder)!r} does not.")
+        class_name = values["_class_name"]
+        saved = {"vae" if class_name == "VecSetVAE" else "transformer": (class_name, folder)}
     return {name: (kind, _configuration(path), _count_parameters(path)) for name, (kind, path) in saved.items()}
 
 

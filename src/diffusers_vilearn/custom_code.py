@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import write_atomically
+from .files import saved_index, write_atomically
 
 PACKAGE = Path(__file__).parent
 PIPELINE = "pipelines.pipeline_vilearn"
@@ -68,12 +68,10 @@ def add_custom_code(folder: str | Path) -> None:
             this package as well as without; a model only where `AutoModel` loads it.
     """
     folder = Path(folder)
-    if (folder / "model_index.json").is_file():
+    if saved_index(folder).name == "model_index.json":
         _add_to_pipeline(folder)
-    elif (folder / "config.json").is_file():
-        _add_to_model(folder)
     else:
-        raise ValueError(f"`folder` must hold a saved pipeline or model, but {str(folder)!r} does not.")
+        _add_to_model(folder)
 
 
 def _add_to_pipeline(folder: Path) -> None:

@@ -38,6 +38,14 @@ def sync_folder(folder: Path) -> None:
                 os.close(descriptor)
 
 
+def saved_index(folder: Path) -> Path:
+    """What `save_pretrained` leaves at the top: `model_index.json` of a pipeline, `config.json` of a model."""
+    for path in (folder / "model_index.json", folder / "config.json"):
+        if path.is_file():
+            return path
+    raise ValueError(f"`folder` must hold a saved pipeline or model, but {str(folder)!r} does not.")
+
+
 def append_json_line(path: Path, record: dict) -> None:
     """Add one line to a log of JSON records, by a single write: a crash or a full disk leaves no half of it."""
     line = json.dumps(record).encode() + b"\n"

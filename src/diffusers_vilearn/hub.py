@@ -10,6 +10,7 @@ from diffusers.utils import PushToHubMixin
 from huggingface_hub import HfApi
 
 from .cards import write_checkpoint_card, write_dataset_card, write_model_card
+from .files import saved_index
 
 __all__ = [
     "ModelCardMixin",
@@ -98,11 +99,9 @@ def _stage(folder: Path, scratch: Path, facts: dict) -> Path:
 
     Logs, which are JSON lines, and hidden files, which are unfinished, do not.
     """
-    index = folder / "model_index.json"
-    if not index.is_file() and not (folder / "config.json").is_file():
-        raise ValueError(f"`folder` must hold a saved pipeline or model, but {str(folder)!r} does not.")
-    entries = json.loads(index.read_text()) if index.is_file() else {}
-    paths = {*folder.glob("*"), *(path for name in entries for path in (folder / name).glob("*"))}
+    index = saved_index(folder)
+    components = json.loads(index.read_text()) if index.name == "model_index.json" else {}
+    paths = {*folder.glob("*"), *(path for name in components for path in (folder / name).glob("*"))}
     paths |= {folder / picture["path"] for picture in facts.get("pictures") or []}
     for path in paths:
         if path.is_file() and not path.name.startswith(".") and path.suffix != ".jsonl":
