@@ -21,7 +21,6 @@ import torch
 from arms import MASKS, masked_table
 
 from diffusers_vilearn import VecSetVAE
-from diffusers_vilearn.data.clouds import takes_sharp_points
 from diffusers_vilearn.data.latents import METADATA_FILE, ViewPreparation, anchors_in_view, fingerprint
 from diffusers_vilearn.data.preparation import object_rng
 from diffusers_vilearn.data.shards import ROWS_PER_GROUP, load_shard, read_parquet, shard_path
@@ -74,10 +73,9 @@ class OracleMasks:
         rng = object_rng(view["uid"], f"latents/{view['view']}")
         surface, sharp_edges = (np.asarray(cloud[name]) for name in ("surface", "sharp_edges"))
         inputs = self.prepare_view(view, surface, sharp_edges.reshape(-1, 6), rng, mirrored)
-        points, sharp_points = (torch.from_numpy(inputs[name])[None] for name in ("points", "sharp_points"))
-        _, anchors = self.vae.encode_with_anchors(
-            points, sharp_points if takes_sharp_points(self.vae.config) else None, num_tokens=num_tokens
-        )
+        sharp_points = torch.from_numpy(inputs["sharp_points"])[None] if "sharp_points" in inputs else None
+        points = torch.from_numpy(inputs["points"])[None]
+        _, anchors = self.vae.encode_with_anchors(points, sharp_points, num_tokens=num_tokens)
         return anchors_in_view(anchors[0].float().numpy(), inputs["visible_points"])
 
 

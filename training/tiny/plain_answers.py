@@ -153,18 +153,31 @@ def train_regression(pipeline, latents, args, batch_size: int = 16) -> ImageToFi
     return model.eval()
 
 
-def fields_of(method: str, pipeline, latents, args):
+@torch.no_grad()
+def nearest_images(pipeline, latents, views) -> dict[tuple[str, int], int]:
+    """For each view the row whose image tokens are the most similar, by their cosine."""
+    wanted = [pipeline.encode_image(views[index].image)[0].flatten() for index in range(len(views))]
+    wanted = F.normalize(torch.stack(wanted), dim=1)
+    best, row = torch.full((len(wanted),), -torch.inf), torch.zeros(len(wanted), dtype=torch.long)
+    known = latents.with_format("torch", ["image_embeds"])
+    for start in tqdm(range(0, len(known), 512), desc="nearest image"):
+        block = F.normalize(known[start : start + 512]["image_embeds"].float().flatten(1), dim=1)
+        similarity, index = (block @ wanted.T).max(dim=0)
+        row = torch.where(similarity > best, start + index, row)
+        best = torch.maximum(similarity, best)
+    return dict(zip(views.keys, row.tolist(), strict=True))
+
+
+def fields_of(method: str, pipeline, latents, views, args):
     """The function (view -> field) of a method."""
     if method == "mean_shape":
         field = mean_shape(pipeline, latents, args)
         return lambda view: field
     if method == "nearest_image":
-        rows = latents.with_format("numpy", ["image_embeds"])
-        known = F.normalize(torch.stack([torch.from_numpy(row["image_embeds"]).flatten() for row in rows]), dim=1)
+        row_of = nearest_images(pipeline, latents, views)
 
         def nearest(view):
-            wanted = F.normalize(pipeline.encode_image(view.image)[0].flatten(), dim=0)
-            row = latents.with_format("torch", ["moments"])[int((known @ wanted).argmax())]
+            row = latents.with_format("torch", ["moments"])[row_of[view.uid, view.view]]
             return VAEField(pipeline.vae, row["moments"].float().chunk(2, dim=-1)[0][None])
 
         return nearest
@@ -188,7 +201,7 @@ def main(args):
         done = file.read()
         if len(done) == len(views):
             continue
-        field_of = fields_of(method, pipeline, latents, args)
+        field_of = fields_of(method, pipeline, latents, views, args)
         for index in tqdm(range(len(views)), desc=method):
             if views.keys[index] in done:
                 continue
