@@ -18,6 +18,7 @@ from accelerate.utils import gather_object
 from diffusers.training_utils import cast_training_params
 from diffusers.utils import check_min_version
 
+from diffusers_vilearn.data.command import votes
 from diffusers_vilearn.models import ViLearnTransformer3DModel
 from diffusers_vilearn.training.arguments import FLAG, add_common_arguments, check_shares, parse_arguments
 from diffusers_vilearn.training.checkpoints import save_lora, save_lora_by_name, save_models_by_name, whole_model
@@ -45,7 +46,9 @@ def parse_args():
     data.add_argument("--latents", default="latents", help="Name of its latents table.")
     data.add_argument("--streaming", **FLAG, help="Read the table from where it lies, without a copy.")
     data.add_argument("--online_encoding", **FLAG, help="Make latents of `shapes` and `views`.")
-    data.add_argument("--min_votes", default="balanced", help="For --online_encoding; see `prepare latents`.")
+    data.add_argument(
+        "--min_votes", type=votes, default="balanced", help="For --online_encoding; see `prepare latents`."
+    )
     data.add_argument("--mirror", **FLAG, help="For --online_encoding: mirror half of the samples.")
     data.add_argument("--image_augmentation", **FLAG, help="For --online_encoding: jitter the colours.")
     data.add_argument("--resolution", type=int, help="Of the condition image; default: the image processor's.")

@@ -34,6 +34,11 @@ from .shapes import build_shapes
 from .workers import WorkerLimits
 
 
+def votes(text: str) -> int | str:
+    """What `--min_votes` says: a number or `balanced`."""
+    return text if text == "balanced" else int(text)
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -74,8 +79,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--num_tokens", type=int, nargs="*", help="One table `<name>-<tokens>` each; default: the VAE's, in `<name>`."
     )
     latents.add_argument(
-        *("--min_votes",),
-        type=lambda text: text if text == "balanced" else int(text),
+        "--min_votes",
+        type=votes,
         default="balanced",
         help="Votes that make a token visible: a number or balanced.",
     )

@@ -4,6 +4,7 @@
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 
 import datasets
@@ -148,11 +149,15 @@ class LatentEncoder:
     def features(self) -> datasets.Features:
         return latent_features(self.vae.config.latent_channels, self.image_encoder.config.hidden_size)
 
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Of both models, which are read through once for all tables."""
+        return {"vae": fingerprint(self.vae), "image_encoder": fingerprint(self.image_encoder)}
+
     def metadata(self, num_tokens: int) -> dict:
         """What a table of latents must agree on with whoever trains on it."""
         return {
-            "vae": fingerprint(self.vae),
-            "image_encoder": fingerprint(self.image_encoder),
+            **self.fingerprints,
             "frame": self.vae.config.frame,
             "num_tokens": num_tokens,
             "min_votes": self.min_votes,

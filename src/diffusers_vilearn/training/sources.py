@@ -131,7 +131,7 @@ class OnlineLatents:
             models.vae,
             models.image_encoder,
             models.image_processor(self.schedule.stages[0].image_size),
-            min_votes=args.min_votes if args.min_votes == "balanced" else int(args.min_votes),
+            min_votes=args.min_votes,
         )
         self.shapes = load_table(args.dataset_name, "shapes", "train", args.cache_dir)
         views = load_table(args.dataset_name, "views", "train", args.cache_dir)
