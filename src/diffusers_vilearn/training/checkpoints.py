@@ -134,9 +134,11 @@ def resume_from(accelerator: Accelerator, output_dir: str, name: str | None) -> 
             write its own among.
     """
     last = next(reversed(list_checkpoints(output_dir)), None)
-    folder = last if name == "latest" else name and Path(output_dir) / Path(name).name
-    if folder is not None and not folder.is_dir():
-        raise ValueError(f"`--resume_from_checkpoint` names {folder}, which does not exist.")
+    folder = last if name == "latest" else None
+    if name not in (None, "latest"):
+        folder = Path(output_dir) / Path(name).name
+        if not folder.is_dir():
+            raise ValueError(f"`--resume_from_checkpoint` names {folder}, which does not exist.")
     if folder != last and (folder is None or _step_of(folder) < _step_of(last)):
         raise ValueError(
             f"{output_dir} holds {last.name}, which is further than this run would begin. Go on with"
