@@ -22,6 +22,12 @@ def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Remove what `replace_atomically` left anywhere below `folder` where its process was killed."""
+    for temporary in folder.rglob(".*.tmp"):
+        temporary.unlink()
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path`, whole or not at all."""
     replace_atomically(path, lambda temporary: temporary.write_bytes(content))

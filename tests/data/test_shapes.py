@@ -4,10 +4,13 @@
 
 import importlib.util
 import io
+import itertools
 import json
+import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,12 +18,14 @@ import zipfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
 import psutil
 import pytest
 import trimesh
+from signals import signal_at
 from typer.testing import CliRunner
 
 from diffusers_vilearn.cli import app
@@ -196,6 +201,37 @@ def test_a_killed_run_loses_nothing_and_leaves_no_worker_behind(objects, meshes,
         assert not workers_of(run.pid)
     subprocess.run(command(objects, meshes, tmp_path), check=True)
     assert content(tmp_path) == content(dataset)
+
+
+def build_kept(objects: Path, meshes: Path, output: Path, answers: dict, moment: int | None = None) -> None:
+    """Build a dataset of answers made before; killed at the `moment`-th time that it turns to a file."""
+    if moment is not None:
+        signal_at(signal.SIGKILL, "", moment)
+    build(objects, meshes, output, lambda function, tasks: ((task, answers[task.record["uid"]]) for task in tasks))
+
+
+def test_a_run_killed_at_any_of_its_files_loses_nothing_and_leaves_nothing(objects, meshes, tmp_path):
+    lines = [line for line in objects.read_text().splitlines() if '"box.ply"' in line or '"point.obj"' in line]
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(json.dumps(json.loads(line) | {"split": "train"}) + "\n" for line in lines))
+    preparation = ObjectPreparation(meshes, OPTIONS, QualityLimits())
+    answers = {record["uid"]: preparation(SimpleNamespace(record=record)) for record in ObjectRecords(few)}
+    build_kept(few, meshes, tmp_path / "whole", answers)
+    whole = content(tmp_path / "whole")
+    assert len(whole) == 4
+
+    context = multiprocessing.get_context("forkserver")
+    for moment in itertools.count(1):
+        folder = tmp_path / str(moment)
+        run = context.Process(target=build_kept, args=(few, meshes, folder, answers, moment))
+        run.start()
+        run.join()
+        build_kept(few, meshes, folder, answers)
+        assert content(folder) == whole, f"killed at its {moment}th file"
+        if run.exitcode == 0:
+            break
+        assert run.exitcode == -signal.SIGKILL
+    assert moment > 50
 
 
 def workers_of(leader: int) -> list[psutil.Process]:

@@ -3,7 +3,6 @@
 """Training scripts as real processes that can be killed, without the seconds that each import of torch takes: a server
 imports once and forks."""
 
-import itertools
 import multiprocessing
 import os
 import runpy
@@ -13,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import signals
 
 TRAINING = Path(__file__).parents[2] / "training"
 _SERVER = multiprocessing.get_context("forkserver")
@@ -28,19 +28,6 @@ _SERVER.set_forkserver_preload(
 )
 
 
-def _signal_at(number: int, text: str, time: int) -> None:
-    """Have this process get a signal at the `time`-th time that it turns to a file or folder whose path has this text
-    in it."""
-    times = itertools.count(1)
-
-    def hook(event: str, arguments: tuple) -> None:
-        if event.startswith(("open", "os.", "shutil.")) and any(text in str(each) for each in arguments):
-            if next(times) == time:
-                os.kill(os.getpid(), number)
-
-    sys.addaudithook(hook)
-
-
 def _run(
     script: str, arguments: list[str], log: str, environment: dict[str, str], signal_at: tuple[int, str, int] | None
 ) -> None:
@@ -52,7 +39,7 @@ def _run(
 
     torch.set_num_threads(1)
     if signal_at is not None:
-        _signal_at(*signal_at)
+        signals.signal_at(*signal_at)
     sys.argv = [script, *arguments]
     runpy.run_path(script, run_name="__main__")
 

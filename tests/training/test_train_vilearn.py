@@ -251,9 +251,11 @@ def finetune(work: Path, pretrained: Path, output_dir: Path, *more) -> None:
     assert process.wait() == 0, process.output[-3000:]
 
 
-def test_finetuning_starts_from_the_checkpoint(work, staged, tmp_path):
+def test_finetuning_starts_from_the_checkpoint(work, staged, tmp_path, monkeypatch):
     _, pretrained = staged
-    finetune(work, pretrained, tmp_path / "run", "--learning_rate", 0, "--max_train_steps", 1)
+    # A bare name is a folder here, and must not be taken for an id of the Hub.
+    monkeypatch.chdir(pretrained.parent)
+    finetune(work, Path(pretrained.name), tmp_path / "run", "--learning_rate", 0, "--max_train_steps", 1)
     assert same_weights(tmp_path / "run" / "transformer", pretrained / "transformer")
     card = (tmp_path / "run" / "README.md").read_text()
     assert f"| finetuned from | `{pretrained.name}` |" in card and "base_model" not in card

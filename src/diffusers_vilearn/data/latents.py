@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, Dinov2Model
 
-from ..files import write_atomically
+from ..files import remove_temporaries, write_atomically
 from ..models import VecSetVAE
 from ..models.autoencoder_vecset import DiagonalGaussianDistribution
 from ..visibility import check_min_votes, group_visible_tokens
@@ -303,6 +303,7 @@ def encode_dataset(
         raise ValueError(f"{dataset} has no shapes of {', '.join(splits)}; `prepare shapes` writes them.")
     for table, num_tokens in tables.items():
         encoder.check_table(dataset / table, num_tokens)
+        remove_temporaries(dataset / table)
     for shard in tqdm(shards, desc=f"Shards of {', '.join(tables)}"):
         missing = {table: length for table, length in tables.items() if not shard_path(dataset, table, shard).exists()}
         rows = encoder.encode_shard(dataset, shard, batch_size, sorted(set(missing.values()))) if missing else {}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from ..files import write_atomically
+from ..files import remove_temporaries, write_atomically
 from .engines import Answers
 from .features import REJECT_FEATURES, SHAPE_FEATURES, VIEW_FEATURES
 from .preparation import ObjectPreparation, reject_object
@@ -80,11 +80,10 @@ def build_shapes(
     preparation.check(records)
     output_dir.mkdir(parents=True, exist_ok=True)
     check_plan(output_dir, preparation, group_digests(records, shards), objects_per_shard)
-    staged = {
-        shard: StagedShard(output_dir, shard, len(rows))
-        for shard, rows in shards.items()
-        if not shard_path(output_dir, "shapes", shard).exists()
-    }
+    remove_temporaries(output_dir)
+    staged = {shard: StagedShard(output_dir, shard, len(rows)) for shard, rows in shards.items()}
+    for shard in [shard for shard in shards if shard_path(output_dir, "shapes", shard).exists()]:
+        staged.pop(shard).forget()
     missing = {shard: files.missing() for shard, files in staged.items()}
     unfinished = {shard: len(indices) for shard, indices in missing.items()}
     for shard, count in unfinished.items():

@@ -96,7 +96,12 @@ class StagedShard:
             path = shard_path(self.folder, table, self.shard)
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_atomically(path, partial(_write_table, rows))
-        shutil.rmtree(self.staging)
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove the files of single objects, also those of a shard whose process was killed before it did so."""
+        if self.staging.exists():
+            shutil.rmtree(self.staging)
 
     def _rows(self, table: str, index: int) -> Path:
         return self.staging / f"{index:05d}.{table}.parquet"

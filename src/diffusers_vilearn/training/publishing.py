@@ -55,13 +55,13 @@ def publish(args: argparse.Namespace, schedule: Schedule, transformer) -> None:
 def describe_run(args: argparse.Namespace, schedule: Schedule, transformer) -> dict:
     """What a reader wants to know of a run: command, data, stages, and what the model is."""
     config = transformer.config
-    base = public_name(args.pretrained_model_name_or_path)
+    source = args.pretrained_model_name_or_path
     return {
         "title": Path(args.output_dir).resolve().name,
         "lora_rank": args.rank,
-        "base": base,
+        "base": public_name(source),
         # The Hub takes nothing but its own ids.
-        "base_model": base if base == args.pretrained_model_name_or_path else None,
+        "base_model": None if source is None or Path(source).is_dir() else source,
         "dataset": public_name(args.dataset_name),
         "frame": config.frame,
         "visibility_encoding": config.visibility_encoding,
