@@ -10,7 +10,6 @@ writes `latents-shuffled`: the same rows in the same order. May be interrupted a
 import argparse
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import datasets
@@ -24,7 +23,7 @@ from diffusers_vilearn import VecSetVAE
 from diffusers_vilearn.data.latents import METADATA_FILE, ViewPreparation, anchors_in_view, fingerprint
 from diffusers_vilearn.data.preparation import object_rng
 from diffusers_vilearn.data.shards import ROWS_PER_GROUP, load_shard, read_parquet, shard_path
-from diffusers_vilearn.files import replace_atomically, write_atomically
+from diffusers_vilearn.files import replacing, write_atomically
 
 
 def shuffled_tokens(row: dict, num_tokens: int) -> np.ndarray:
@@ -110,7 +109,8 @@ def derive_table(dataset: Path, table: str, masks: str, vae: str | None = None) 
         shard = _replace(shard, "visible_tokens", [tokens.tolist() for tokens in visible])
         shard = _replace(shard, "visible_share", [len(tokens) / num_tokens for tokens in visible])
         shard = _replace(shard, "anchor_agreement", [agreement] * len(rows))
-        replace_atomically(target, partial(pq.write_table, shard, row_group_size=ROWS_PER_GROUP))
+        with replacing(target) as temporary:
+            pq.write_table(shard, temporary, row_group_size=ROWS_PER_GROUP)
     # Last of all, as what says that the table is whole.
     write_atomically(dataset / name / METADATA_FILE, json.dumps({**metadata, "masks": masks}, indent=1).encode())
 

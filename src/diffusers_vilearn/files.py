@@ -6,15 +6,18 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file beside `path`, then rename: a full disk or a crash leaves the old file or none."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to fill, renamed at the end of the block: a full disk or a crash leaves the old file or
+    none."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        write(temporary)
+        yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -23,14 +26,15 @@ def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what `replace_atomically` left anywhere below `folder` where its process was killed."""
+    """Remove what `replacing` left anywhere below `folder` where its process was killed."""
     for temporary in folder.rglob(".*.tmp"):
         temporary.unlink()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path`, whole or not at all."""
-    replace_atomically(path, lambda temporary: temporary.write_bytes(content))
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,6 +4,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from .features import latent_features
 from .frames import object_to_frame, transform_points
 from .images import patch_tokens, prepare_condition_image
 from .preparation import object_rng
-from .shards import load_shard, shard_path, write_shard
+from .shards import load_shard, open_shard, shard_path
 
 METADATA_FILE = "metadata.json"
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -176,19 +178,18 @@ class LatentEncoder:
         if changed := [name for name, value in metadata.items() if known.get(name) != value]:
             raise ValueError(f"{folder} holds latents made with another {', '.join(changed)}; choose another name.")
 
-    def encode_shard(self, dataset: Path, shard: str, batch_size: int, lengths: list[int]) -> dict[int, list[dict]]:
-        """For each number of tokens, rows of `latent_features` for all views of one shard, and for their mirror images
-        if `mirror` is set."""
+    def encode_shard(
+        self, dataset: Path, shard: str, batch_size: int, lengths: list[int]
+    ) -> Iterator[dict[int, list[dict]]]:
+        """Batch by batch, for each number of tokens, rows of `latent_features`: the views of one shard, and their
+        mirror images if `mirror` is set."""
         shapes = load_shard(dataset, "shapes", shard, ["uid", "surface", "sharp_edges"]).with_format("numpy")
         clouds = {row["uid"]: (row["surface"], row["sharp_edges"]) for row in shapes}
         views = load_shard(dataset, "views", shard)
-        rows = {num_tokens: [] for num_tokens in lengths}
         for start in range(0, len(views), batch_size):
             batch = list(views.select(range(start, min(start + batch_size, len(views)))))
             for mirrored in (False, True) if self.mirror else (False,):
-                for num_tokens, of_views in self.encode_views(batch, clouds, lengths, mirrored).items():
-                    rows[num_tokens].extend(of_views)
-        return rows
+                yield self.encode_views(batch, clouds, lengths, mirrored)
 
     @torch.no_grad()
     def encode_views(
@@ -306,6 +307,12 @@ def encode_dataset(
         remove_temporaries(dataset / table)
     for shard in tqdm(shards, desc=f"Shards of {', '.join(tables)}"):
         missing = {table: length for table, length in tables.items() if not shard_path(dataset, table, shard).exists()}
-        rows = encoder.encode_shard(dataset, shard, batch_size, sorted(set(missing.values()))) if missing else {}
-        for table, num_tokens in missing.items():
-            write_shard(dataset, table, shard, rows[num_tokens], encoder.features)
+        if not missing:
+            continue
+        with ExitStack() as stack:
+            writers = {
+                table: stack.enter_context(open_shard(dataset, table, shard, encoder.features)) for table in missing
+            }
+            for rows in encoder.encode_shard(dataset, shard, batch_size, sorted(set(missing.values()))):
+                for table, num_tokens in missing.items():
+                    writers[table].write(rows[num_tokens])

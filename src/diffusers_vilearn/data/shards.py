@@ -4,14 +4,15 @@
 
 import io
 import shutil
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..files import replace_atomically, write_atomically
+from ..files import replacing, write_atomically
 
 # Enough rows to compress well, few enough that a reader of images and clouds holds some ten MB at a time.
 ROWS_PER_GROUP = 64
@@ -22,11 +23,16 @@ def shard_path(folder: Path, table: str, shard: str) -> Path:
     return folder / table / f"{shard}.parquet"
 
 
+def to_table(rows: list[dict], features: datasets.Features) -> pa.Table:
+    """The Arrow table of some rows."""
+    columns = {name: [row[name] for row in rows] for name in features}
+    return datasets.Dataset.from_dict(columns, features=features).with_format("arrow")[:]
+
+
 def to_parquet(rows: list[dict], features: datasets.Features) -> bytes:
     """The Parquet file of some rows."""
-    columns = {name: [row[name] for row in rows] for name in features}
     file = io.BytesIO()
-    _write_table(datasets.Dataset.from_dict(columns, features=features).with_format("arrow")[:], file)
+    _write_table(to_table(rows, features), file)
     return file.getvalue()
 
 
@@ -52,11 +58,48 @@ def _write_table(table: pa.Table, file) -> None:
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
 
 
-def write_shard(folder: Path, table: str, shard: str, rows: list[dict], features: datasets.Features) -> None:
-    """Write the rows of one shard of a table, whole or not at all."""
+class ShardWriter:
+    """Writes rows to a Parquet file by and by; it keeps no more of them than a row group has.
+
+    Args:
+        parquet (`pq.ParquetWriter`): the open file.
+        features (`datasets.Features`): of the rows.
+    """
+
+    def __init__(self, parquet: pq.ParquetWriter, features: datasets.Features):
+        self.parquet, self.features, self.waiting = parquet, features, []
+
+    def write(self, rows: list[dict]) -> None:
+        """Append some rows."""
+        self.waiting.extend(rows)
+        while len(self.waiting) >= ROWS_PER_GROUP:
+            self._write_group()
+
+    def finish(self) -> None:
+        """Write the rows that do not fill a row group."""
+        if self.waiting:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        self.parquet.write_table(to_table(self.waiting[:ROWS_PER_GROUP], self.features))
+        del self.waiting[:ROWS_PER_GROUP]
+
+
+@contextmanager
+def open_shard(folder: Path, table: str, shard: str, features: datasets.Features) -> Iterator[ShardWriter]:
+    """A writer of one shard of a table, which is there when the block ends, whole or not at all."""
     path = shard_path(folder, table, shard)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, to_parquet(rows, features))
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, to_table([], features).schema) as parquet:
+        writer = ShardWriter(parquet, features)
+        yield writer
+        writer.finish()
+
+
+def write_shard(folder: Path, table: str, shard: str, rows: list[dict], features: datasets.Features) -> None:
+    """Write the rows of one shard of a table, whole or not at all."""
+    with open_shard(folder, table, shard, features) as writer:
+        writer.write(rows)
 
 
 class StagedShard:
@@ -91,11 +134,11 @@ class StagedShard:
         """
         for table, columns in features.items():
             files = [self._rows(table, index) for index in range(self.size)]
-            empty = read_parquet(io.BytesIO(to_parquet([], columns)))
-            rows = pa.concat_tables([empty, *(read_parquet(file) for file in files if file.exists())])
+            rows = pa.concat_tables([to_table([], columns), *(read_parquet(file) for file in files if file.exists())])
             path = shard_path(self.folder, table, self.shard)
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_atomically(path, partial(_write_table, rows))
+            with replacing(path) as temporary:
+                _write_table(rows, temporary)
         self.forget()
 
     def forget(self) -> None:
