@@ -55,7 +55,7 @@ def parse_args():
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--num_points", type=int, default=4096, help="Points of the cloud that the VAE reconstructs.")
     parser.add_argument("--num_inference_steps", type=int, default=25)
-    parser.add_argument("--guidance_scale", type=float, default=2.0)
+    parser.add_argument("--guidance_scale", type=float, default=3.0)
     parser.add_argument("--resolution", type=int, default=128, help="Cells per axis of the meshes.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

@@ -103,7 +103,7 @@ def parse_args():
     validation.add_argument("--num_validation_images", type=int, default=0, help="Views to make shapes of, drawn.")
     validation.add_argument("--validation_split", default="heldout", help="Of the tables `shapes` and `views`.")
     validation.add_argument("--validation_inference_steps", type=int, default=25)
-    validation.add_argument("--validation_guidance_scale", type=float, default=2.0)
+    validation.add_argument("--validation_guidance_scale", type=float, default=3.0)
     validation.add_argument("--validation_resolution", type=int, default=96, help="Cells of the grid per axis.")
 
     args = parse_arguments(parser, structured=("stages", "transformer"))

@@ -234,7 +234,7 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
         image: PipelineImage | None = None,
         num_inference_steps: int = 50,
         num_tokens: int | None = None,
-        guidance_scale: float = 2.0,
+        guidance_scale: float = 3.0,
         visible_fraction: float | None = None,
         num_shapes_per_image: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -263,7 +263,7 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
             num_tokens (`int`, *optional*):
                 The number of shape tokens: more for more detail. Defaults to that of `latents`, else to
                 `vae.config.num_tokens`.
-            guidance_scale (`float`, *optional*, defaults to 2.0):
+            guidance_scale (`float`, *optional*, defaults to 3.0):
                 Scale of [classifier-free guidance](https://huggingface.co/papers/2207.12598); a higher one follows
                 the image more closely. 1 or less turns it off.
             visible_fraction (`float`, *optional*):

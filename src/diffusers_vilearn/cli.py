@@ -55,7 +55,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     guidance_scale: Annotated[
         float, typer.Option(min=0, help="How closely to follow the image; 1 is no guidance.")
-    ] = 2.0,
+    ] = 3.0,
     num_tokens: Annotated[int | None, typer.Option(min=1, help="Shape tokens; the checkpoint's if not given.")] = None,
     visible_fraction: Annotated[
         float | None,

@@ -22,7 +22,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def modular(components, blocks=None, guidance_scale=2.0):
+def modular(components, blocks=None, guidance_scale=3.0):
     """A pipeline of `blocks` (all by default) with those of the components that it wants."""
     pipe = (blocks or ViLearnImageTo3DBlocks()).init_pipeline()
     pipe.update_components(**{name: value for name, value in components.items() if name in pipe.component_names})
@@ -61,7 +61,7 @@ class TestSameAsClassic:
             "output_type": "pt",
         }
         images, generators = [image, image.rotate(90)], [[seeded(i) for i in range(4)] for _ in range(2)]
-        classic = pipe(images, guidance_scale=2.0, generator=generators[0], **settings).meshes
+        classic = pipe(images, guidance_scale=3.0, generator=generators[0], **settings).meshes
         fields = modular(components)(image=images, generator=generators[1], output="meshes", **settings)
         torch.testing.assert_close(fields, classic, atol=1e-4, rtol=1e-4)
 
@@ -69,7 +69,7 @@ class TestSameAsClassic:
         scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=2.0)
         pipe.scheduler = components["scheduler"] = scheduler
         settings = {"num_inference_steps": 3, "resolution": 8, "output_type": "pt"}
-        classic = pipe(image, guidance_scale=2.0, generator=seeded(), **settings).meshes
+        classic = pipe(image, guidance_scale=3.0, generator=seeded(), **settings).meshes
         fields = modular(components)(image=image, generator=seeded(), output="meshes", **settings)
         torch.testing.assert_close(fields, classic, atol=1e-4, rtol=1e-4)
 

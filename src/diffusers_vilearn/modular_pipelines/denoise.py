@@ -42,7 +42,7 @@ class ViLearnLoopDenoiser(ModularPipelineBlocks):
             ComponentSpec(
                 "guider",
                 ClassifierFreeGuidance,
-                config=FrozenDict({"guidance_scale": 2.0}),
+                config=FrozenDict({"guidance_scale": 3.0}),
                 default_creation_method="from_config",
             ),
         ]
