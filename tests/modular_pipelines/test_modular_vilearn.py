@@ -235,7 +235,7 @@ class TestCitizenship:
         settings = {"num_inference_steps": 2, "generator": seeded(), "resolution": 8, "output_type": "pt"}
         expected = modular(components)(image=image, output="meshes", **settings)
         for field in torch.load(tmp_path / "fields.pt"):
-            torch.testing.assert_close(field, expected, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(field, expected, atol=1e-5, rtol=1e-5)
 
     def test_every_input_and_output_is_described(self):
         blocks = ViLearnImageTo3DBlocks()
