@@ -56,6 +56,7 @@ def parse_args():
     parser.add_argument("--num_points", type=int, default=4096, help="Points of the cloud that the VAE reconstructs.")
     parser.add_argument("--num_inference_steps", type=int, default=25)
     parser.add_argument("--guidance_scale", type=float, default=3.0)
+    parser.add_argument("--visible_fraction", type=float, help="Of the shape tokens; by default the transformer's.")
     parser.add_argument("--resolution", type=int, default=128, help="Cells per axis of the meshes.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -110,6 +111,7 @@ def generate(pipeline, view, args) -> torch.Tensor:
         view.image,
         num_inference_steps=args.num_inference_steps,
         guidance_scale=args.guidance_scale,
+        visible_fraction=args.visible_fraction,
         generator=torch.Generator().manual_seed(view.noise_seed(args.seed)),
         output_type="latent",
     ).meshes
@@ -121,7 +123,7 @@ MADE_WITH = {
     "reconstruction": (("vae",), ("num_points",)),
     "generation": (
         ("vae", "transformer", "scheduler", "image_encoder", "feature_extractor"),
-        ("num_inference_steps", "guidance_scale", "seed"),
+        ("num_inference_steps", "guidance_scale", "visible_fraction", "seed"),
     ),
 }
 

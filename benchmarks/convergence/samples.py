@@ -10,16 +10,14 @@ import torch
 import trimesh
 from diffusers import FlowMatchEulerDiscreteScheduler
 from grid import Settings
-from scipy.spatial import cKDTree
 
 from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline, ViLearnTransformer3DModel
 from diffusers_vilearn.data.evaluation_views import EvaluationView, EvaluationViews
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.records import uid_key
+from diffusers_vilearn.metrics.detail import detail_behind
 from diffusers_vilearn.metrics.reconstruction import decoded_field, extract_and_score
 from diffusers_vilearn.training.tables import split_by_object
-
-NUM_NEIGHBOURS = 16
 
 
 @dataclass
@@ -28,12 +26,10 @@ class Truth:
 
     Args:
         view (`EvaluationView`): image and shape, in the frame of the model.
-        towards_camera (`np.ndarray`): (3,) unit vector in the frame of the model.
         image_embeds (`torch.Tensor`): (patches, channels).
     """
 
     view: EvaluationView
-    towards_camera: np.ndarray
     image_embeds: torch.Tensor
 
     @property
@@ -100,13 +96,7 @@ class Truths(Sequence):
 
     def __getitem__(self, index: int) -> Truth:
         view = self.views[self.rows[index]]
-        # OpenGL cameras look along -Z.
-        backwards = view.similarity[:3, :3] @ view.camera.camera_to_world[:3, 2]
-        return Truth(
-            view=view,
-            towards_camera=backwards / np.linalg.norm(backwards),
-            image_embeds=self.embeds[self.row_of[view.key]]["image_embeds"].float(),
-        )
+        return Truth(view=view, image_embeds=self.embeds[self.row_of[view.key]]["image_embeds"].float())
 
 
 def _spread(items: list, count: int | None, what: str) -> list:
@@ -161,25 +151,4 @@ def decode_and_score(
 ) -> tuple[trimesh.Trimesh | None, dict[str, float]]:
     """The mesh of one sampled shape (1, tokens, channels), `None` without a surface, and its scores."""
     mesh, scores = extract_and_score(decoded_field(vae, latents), truth.view, vae.config, resolution)
-    return mesh, scores | detail_behind(mesh, truth)
-
-
-def detail_behind(mesh: trimesh.Trimesh | None, truth: Truth) -> dict[str, float]:
-    """How much there is in the half of a mesh that is turned away: the part of its surface that looks away from the
-    camera and lies behind the middle.
-
-    `area_behind` is its area; `roughness_behind` the mean variance of its normals among `NUM_NEIGHBOURS` neighbouring
-    samples, 0 where it is flat and at most 1.
-    """
-    if mesh is None:
-        return {"area_behind": 0.0, "roughness_behind": 0.0}
-    depth = mesh.triangles_center @ truth.towards_camera
-    behind = (depth < mesh.bounds.mean(axis=0) @ truth.towards_camera) & (mesh.face_normals @ truth.towards_camera < 0)
-    area = float(mesh.area_faces[behind].sum())
-    if area == 0:
-        return {"area_behind": 0.0, "roughness_behind": 0.0}
-    part = mesh.submesh([np.flatnonzero(behind)], append=True, repair=False)
-    points, faces = trimesh.sample.sample_surface(part, 2048, seed=0)
-    _, neighbours = cKDTree(points).query(points, k=NUM_NEIGHBOURS)
-    mean_normals = part.face_normals[faces][neighbours].mean(axis=1)
-    return {"area_behind": area, "roughness_behind": float(1 - np.square(mean_normals).sum(axis=1).mean())}
+    return mesh, scores | detail_behind(mesh, truth.view.towards_camera)

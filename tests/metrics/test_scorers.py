@@ -16,6 +16,7 @@ from diffusers_vilearn.geometry import fit_camera, render, sphere_cameras
 from diffusers_vilearn.metrics.frechet import Dinov2Features
 from diffusers_vilearn.metrics.scorers import (
     AlignmentScorer,
+    DetailScorer,
     FrechetScorer,
     RenderScorer,
     ScoredShape,
@@ -93,6 +94,16 @@ def test_alignment_takes_an_estimator(shape_of, image_encoder):
 
     shape = shape_of("a/box", right(shape_of, "a/box"))
     assert AlignmentScorer(image_encoder, estimate).add(shape)["is_as"] > 0 and sizes == [(140, 140)]
+
+
+def test_detail_is_behind_as_the_view_sees_it(shape_of):
+    sphere = trimesh.creation.icosphere(subdivisions=4)
+    depth = sphere.triangles_center[:, 2]
+    # A camera of the view frame stands at +Z, some degrees above.
+    halves = (sphere.submesh([np.flatnonzero(half)], append=True) for half in (depth > 0, depth < 0))
+    front, back = (DetailScorer().add(shape_of("a/box", mesh))["area_behind"] for mesh in halves)
+    # The cap behind the middle of the half sphere.
+    assert front < 0.2 * back and back == pytest.approx(np.pi, rel=0.1)
 
 
 def test_renders_of_the_right_shape_are_the_same(shape_of):

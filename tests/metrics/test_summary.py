@@ -101,11 +101,13 @@ def test_tables_say_the_same(tmp_path):
 
 def test_columns_of_different_methods_stand_in_one_table():
     value = {"mean": 0.5, "interval": (0.4, 0.6), "n": 7}
-    table = markdown_table({"first": {"iou": value}, "second": {"is_as": value, "iou": value}})
+    second = {"is_as": value, "iou": value, "area_behind": value}
+    table = markdown_table({"first": {"iou": value}, "second": second})
     assert table.splitlines()[2:] == [
         "| objects | 7 | 7 |",
         "| iou ↑ | 0.5 [0.4, 0.6] | 0.5 [0.4, 0.6] |",
         "| is_as ↑ |  | 0.5 [0.4, 0.6] |",
+        "| area_behind |  | 0.5 [0.4, 0.6] |",
     ]
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import trimesh
 import yaml
 from safetensors.torch import load_file
 
@@ -31,7 +30,7 @@ import run as runner  # noqa: E402
 from grid import list_runs, read_grid  # noqa: E402
 from masks import derive_table, shuffled_tokens  # noqa: E402
 from results import collect  # noqa: E402
-from samples import Truth, Truths, detail_behind  # noqa: E402
+from samples import Truths  # noqa: E402
 from speedup import Curve, mean_with_interval, speed_up, speed_up_with_interval  # noqa: E402
 from tasks import is_scored, list_tasks  # noqa: E402
 
@@ -330,18 +329,6 @@ def test_an_experiment_is_locked_as_long_as_one_of_its_processes_lives(tmp_path)
     runner.lock_experiment(tmp_path).close()
 
 
-def test_detail_is_measured_on_the_side_that_looks_away():
-    mesh = trimesh.creation.icosphere(subdivisions=4)
-    truth = Truth(None, np.array([0.0, 0.0, 1.0]), None)
-    front = mesh.submesh([np.flatnonzero(mesh.triangles_center[:, 2] > 0)], append=True, repair=False)
-    # Half of a sphere's area looks away, and no triangle of the front alone.
-    assert detail_behind(mesh, truth)["area_behind"] == pytest.approx(2 * np.pi, rel=0.02)
-    assert detail_behind(front, truth)["area_behind"] == 0
-    bumpy = mesh.copy()
-    bumpy.vertices *= 1 + 0.03 * np.random.default_rng(0).standard_normal((len(mesh.vertices), 1))
-    assert detail_behind(bumpy, truth)["roughness_behind"] > 3 * detail_behind(mesh, truth)["roughness_behind"]
-
-
 def test_truths_are_seen_from_their_camera(work, grid, experiment):
     from diffusers_vilearn import VecSetVAE
 
@@ -350,9 +337,9 @@ def test_truths_are_seen_from_their_camera(work, grid, experiment):
     assert [key[1] for key in truths.keys] == [0, 1]
     for truth in truths:
         surface = truth.view.surface
-        facing = surface[:, 3:] @ truth.towards_camera
+        facing = surface[:, 3:] @ truth.view.towards_camera
         # In the view frame the camera looks at the front.
-        assert abs(truth.towards_camera[0]) < 1e-5 and truth.towards_camera[2] > 0.5
+        assert abs(truth.view.towards_camera[0]) < 1e-5 and truth.view.towards_camera[2] > 0.5
         assert facing[truth.view.seen].mean() > 0.2 > facing[~truth.view.seen].mean()
     assert len({truth.noise_seed for truth in truths}) == 2
     validation = {uid for uid, _ in Truths(settings, config, "validation").keys}

@@ -157,6 +157,19 @@ def test_metrics_that_need_meshes_and_models(work, checkpoints, tmp_path):
     assert scores["normal_fd"]["mean"] > 0 and scores["normal_fd"]["n"] == 4 and "interval" not in scores["normal_fd"]
 
 
+def test_the_visible_fraction_belongs_to_the_scores(work, checkpoints, tmp_path):
+    common = ("--methods", "generation", "--max_views", 3, "--sheet_rows", 0, "--metrics", "detail")
+    scores = {}
+    for name, fraction in (("few", 0.1), ("many", 0.9)):
+        command = (*arguments(work, tmp_path, f"{name}={checkpoints[0]}"), *common)
+        evaluate(tmp_path, *command, "--visible_fraction", fraction)
+        scores[name] = read_scores(tmp_path / f"{name}.generation.jsonl")
+    assert all({"area_behind", "roughness_behind"} <= row.keys() for row in scores["few"].values())
+    assert scores["few"] != scores["many"]
+    output = evaluate(tmp_path, *command, expected=1)
+    assert "made with other settings, which differ in visible_fraction" in output
+
+
 def test_checkpoints_of_one_name_are_refused(work, checkpoints, tmp_path):
     same = (f"a={checkpoints[0]}", f"a={checkpoints[1]}")
     output = evaluate(tmp_path / "scores", *arguments(work, tmp_path / "scores", *same), expected=1)

@@ -46,6 +46,13 @@ class EvaluationView:
     def key(self) -> tuple[str, int]:
         return self.uid, self.view
 
+    @property
+    def towards_camera(self) -> np.ndarray:
+        """(3,) unit vector from the object towards the camera, in the frame of the model."""
+        # OpenGL cameras look along -Z.
+        backwards = self.similarity[:3, :3] @ self.camera.camera_to_world[:3, 2]
+        return backwards / np.linalg.norm(backwards)
+
     def noise_seed(self, seed: int) -> int:
         """Of the noise that shapes of this view start from: its own, so that no single draw decides a mean."""
         return uid_key(f"{seed}/{self.uid}/{self.view}") % 2**63

@@ -19,6 +19,7 @@ from ..data.true_meshes import TrueMeshes
 from ..files import write_atomically
 from ..geometry.cameras import Camera
 from ..geometry.rendering import make_renderer
+from .detail import detail_behind
 from .frechet import FeatureExtractor, frechet_distance
 from .hi3deval import HEADS, Hi3DEval, Turntable, write_turntable
 from .image_alignment import image_shape_alignment
@@ -111,6 +112,13 @@ def true_normals(shape: ScoredShape) -> np.ndarray:
     view = shape.view
     rendering = make_renderer(shape.truth[view.uid], shape.backend).render(view.camera, view.image.size[::-1])
     return rendering.normal @ view.camera.camera_to_world[:3, :3]
+
+
+class DetailScorer(Scorer):
+    """`area_behind` and `roughness_behind`; 0 for a shape that failed."""
+
+    def add(self, shape: ScoredShape) -> dict[str, float]:
+        return detail_behind(shape.mesh, shape.view.towards_camera)
 
 
 class RenderScorer(Scorer):

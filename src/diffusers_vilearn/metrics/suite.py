@@ -19,9 +19,9 @@ from .normal_maps import MoGeNormalEstimator
 from .render_similarity import load_lpips
 from .rendered_views import DISTANCE, VERTICAL_FOV
 from .score_files import MEASURED_WITH
-from .scorers import AlignmentScorer, FrechetScorer, RenderScorer, ScoredShape, Scorer, TurntableScorer
+from .scorers import AlignmentScorer, DetailScorer, FrechetScorer, RenderScorer, ScoredShape, Scorer, TurntableScorer
 
-METRICS = ("geometry", "is_as", "renders", "lpips", "normal_fd", "hi3deval")
+METRICS = ("geometry", "detail", "is_as", "renders", "lpips", "normal_fd", "hi3deval")
 # In place of the name of a normal estimator: the normals of the true mesh.
 TRUE_NORMALS = "true"
 
@@ -77,7 +77,7 @@ class MetricSuite:
         chosen = set(args.metrics)
         if chosen & {"is_as", "normal_fd"}:
             self.encoder = Dinov2Model.from_pretrained(args.metric_encoder, dtype=torch.float32).to(device).eval()
-        self.everywhere = []
+        self.everywhere = [DetailScorer()] if "detail" in chosen else []
         if "is_as" in chosen:
             estimator = None
             if args.normal_estimator != TRUE_NORMALS:

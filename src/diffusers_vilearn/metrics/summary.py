@@ -20,6 +20,7 @@ from .score_files import Scores, check_comparable, read_scores
 BOOTSTRAP_SAMPLES = 10_000
 
 _LOWER_IS_BETTER = ("chamfer", "components", "failed", "floaters", "large_components", "lpips", "normal_fd")
+_NEITHER_IS_BETTER = ("area_behind", "roughness_behind")
 
 
 def is_lower_better(metric: str) -> bool:
@@ -122,8 +123,15 @@ def markdown_table(summaries: dict[str, dict[str, dict]]) -> str:
     lines.append("| objects | " + " | ".join(counts) + " |")
     for name in names:
         cells = [_cell(summary[name]) if name in summary else "" for summary in summaries.values()]
-        lines.append(f"| {name} {'↓' if is_lower_better(name) else '↑'} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name}{_arrow(name)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _arrow(metric: str) -> str:
+    """To where a metric is better, if anywhere."""
+    if metric in _NEITHER_IS_BETTER:
+        return ""
+    return " ↓" if is_lower_better(metric) else " ↑"
 
 
 def _cell(value: dict) -> str:
