@@ -159,6 +159,17 @@ def test_truncated_glb_is_refused(cut):
         load_mesh(io.BytesIO(content[: min(cut, len(content) - 1)]), "glb")
 
 
+@settings(max_examples=30, deadline=None)
+@given(missing=st.integers(1, 20))
+@pytest.mark.parametrize("file_type, options", [("off", {}), ("ply", {"encoding": "ascii"})])
+def test_truncated_text_is_refused(file_type, options, missing):
+    content = trimesh.creation.box().export(file_type=file_type, **options)
+    lines = (content if isinstance(content, bytes) else content.encode()).splitlines(keepends=True)
+    assert len(merge_geometry(load_mesh(io.BytesIO(b"".join(lines)), file_type)).faces) == 12
+    with pytest.raises(ValueError, match=file_type.upper()):
+        load_mesh(io.BytesIO(b"".join(lines[:-missing])), file_type)
+
+
 @pytest.mark.parametrize("name", ["thing.fbx", "thing"])
 def test_unknown_types_are_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")

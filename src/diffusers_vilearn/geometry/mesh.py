@@ -112,9 +112,11 @@ def _load_open_file(file, file_type, member, resolver, name) -> trimesh.Scene:
         return _load_zip_member(file, member, name)
     if file_type not in LOAD_TYPES:
         raise ValueError(f"{name!r}: `file_type` must be one of {', '.join((*LOAD_TYPES, 'zip'))}, got {file_type!r}")
+    content = file.read()
     try:
         # The parsers raise whatever their input makes them stumble over. Unprocessed: nothing is repaired in silence.
-        scene = trimesh.load_scene(file, file_type=file_type, resolver=resolver, process=False)
+        scene = trimesh.load_scene(io.BytesIO(content), file_type=file_type, resolver=resolver, process=False)
+        _check_lines(content, file_type)
     except (MemoryError, MeshError):
         raise
     except Exception as error:
@@ -124,6 +126,22 @@ def _load_open_file(file, file_type, member, resolver, name) -> trimesh.Scene:
     if not any(len(part.faces) for part, _ in mesh_parts(scene)):
         raise MeshError("empty", f"{name!r} holds no triangles")
     return scene
+
+
+def _check_lines(content: bytes, file_type: str) -> None:
+    """Raise `EOFError` for an OFF or text PLY file that ends early: trimesh takes the part that is there."""
+    if file_type == "off":
+        _, _, text = trimesh.util.comment_strip(trimesh.util.decode_text(content)).partition("OFF")
+        counts, *lines = filter(str.strip, text.splitlines())
+        declared = sum(int(count) for count in counts.split()[:2])
+    elif file_type == "ply" and b"ascii" in content.split(b"\n", 2)[1]:
+        header, _, text = content.partition(b"end_header")
+        lines = list(filter(bytes.strip, text.split(b"\n")))
+        declared = sum(int(line.split()[2]) for line in header.splitlines() if line.startswith(b"element"))
+    else:
+        return
+    if len(lines) < declared:
+        raise EOFError(f"the file ends early: of {declared} lines that it declares, {len(lines)} are there")
 
 
 def open_archive(file, name: str) -> zipfile.ZipFile:
