@@ -15,15 +15,14 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from arms import MASKS, masked_table
 
 from diffusers_vilearn import VecSetVAE
 from diffusers_vilearn.data.latents import METADATA_FILE, ViewPreparation, anchors_in_view, fingerprint
 from diffusers_vilearn.data.preparation import object_rng
-from diffusers_vilearn.data.shards import ROWS_PER_GROUP, load_shard, read_parquet, shard_path
-from diffusers_vilearn.files import replacing, write_atomically
+from diffusers_vilearn.data.shards import load_shard, read_parquet, shard_path, write_table
+from diffusers_vilearn.files import write_atomically
 
 
 def shuffled_tokens(row: dict, num_tokens: int) -> np.ndarray:
@@ -92,8 +91,7 @@ def derive_table(dataset: Path, table: str, masks: str, vae: str | None = None) 
     oracle = _start_oracle(dataset, vae, metadata) if masks == "oracle" else None
     (dataset / name).mkdir(parents=True, exist_ok=True)
     for path in sorted((dataset / table).glob("train-*.parquet")):
-        target = shard_path(dataset, name, path.stem)
-        if target.exists():
+        if shard_path(dataset, name, path.stem).exists():
             continue
         shard = read_parquet(path)
         columns = ["uid", "view", "mirrored", "visible_tokens", "anchor_agreement"]
@@ -109,8 +107,7 @@ def derive_table(dataset: Path, table: str, masks: str, vae: str | None = None) 
         shard = _replace(shard, "visible_tokens", [tokens.tolist() for tokens in visible])
         shard = _replace(shard, "visible_share", [len(tokens) / num_tokens for tokens in visible])
         shard = _replace(shard, "anchor_agreement", [agreement] * len(rows))
-        with replacing(target) as temporary:
-            pq.write_table(shard, temporary, row_group_size=ROWS_PER_GROUP)
+        write_table(dataset, name, path.stem, shard)
     # Last of all, as what says that the table is whole.
     write_atomically(dataset / name / METADATA_FILE, json.dumps({**metadata, "masks": masks}, indent=1).encode())
 

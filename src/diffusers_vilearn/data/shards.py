@@ -58,6 +58,14 @@ def _write_table(table: pa.Table, file) -> None:
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
 
 
+def write_table(folder: Path, name: str, shard: str, table: pa.Table) -> None:
+    """Write an Arrow table as one shard of the table `name`, whole or not at all."""
+    path = shard_path(folder, name, shard)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        _write_table(table, temporary)
+
+
 class ShardWriter:
     """Writes rows to a Parquet file by and by; it keeps no more of them than a row group has.
 
@@ -135,10 +143,7 @@ class StagedShard:
         for table, columns in features.items():
             files = [self._rows(table, index) for index in range(self.size)]
             rows = pa.concat_tables([to_table([], columns), *(read_parquet(file) for file in files if file.exists())])
-            path = shard_path(self.folder, table, self.shard)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                _write_table(rows, temporary)
+            write_table(self.folder, table, self.shard, rows)
         self.forget()
 
     def forget(self) -> None:
