@@ -26,8 +26,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what `replacing` left anywhere below `folder` where its process was killed."""
-    for temporary in folder.rglob(".*.tmp"):
+    """Remove what `replacing` left in `folder` where its process was killed."""
+    for temporary in folder.glob(".*.tmp"):
         temporary.unlink()
 
 

@@ -316,8 +316,10 @@ def test_a_wrong_list_of_objects_names_its_line(lines, message, tmp_path):
 def test_what_would_be_the_fault_of_every_object_is_raised_and_leaves_nothing(objects, meshes, tmp_path):
     with pytest.raises(ValueError, match="nor any other of the first 20 objects; see `--root`"):
         build(objects, tmp_path / "nowhere", tmp_path / "data")
-    with pytest.raises(ValueError, match=r"no object .* wanted, only heldout of test, train of test"):
+    with pytest.raises(ValueError, match="no object of tran, only heldout of test, train of test"):
         ObjectRecords(objects, splits=["tran"])
+    with pytest.raises(ValueError, match="no object of tset, only"):
+        ObjectRecords(objects, sources=["test", "tset"])
     with pytest.raises(ValueError, match="`objects_per_shard` is 0"):
         build_shapes(ObjectRecords(objects), tmp_path / "data", ObjectPreparation(meshes, OPTIONS, None), run, 0)
     with pytest.raises(ValueError, match="`heldout_fraction` is 10"):
@@ -338,10 +340,17 @@ def test_a_renderer_that_is_not_installed_ends_the_command(objects, meshes, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"azimuth": (90, 0)}, "`azimuth` must be two numbers, the lower one first"),
-        ({"elevation": (-10,)}, "`elevation` must be two numbers"),
+        ({"azimuth": (90, 0)}, "`azimuth` must be two finite numbers, the lower one first"),
+        ({"elevation": (-10,)}, "`elevation` must be two finite numbers"),
         ({"num_views": 0}, "`num_views` is 0"),
         ({"solid_resolution": 33}, "`solid_resolution` is 33; it must be at least 34"),
+        ({"orthographic_probability": 20}, r"`orthographic_probability` is 20; it must lie in \[0, 1\]"),
+        ({"roll_probability": float("nan")}, "`roll_probability` is nan"),
+        ({"focal_length": (0, 50)}, r"`focal_length` is \(0, 50\); it must be positive"),
+        ({"azimuth": (-90, float("inf"))}, "`azimuth` must be two finite numbers"),
+        ({"near_deviations": (0.1, -0.1)}, "`near_deviations` is .*; it must be positive and finite"),
+        ({"margin": 0.0}, "`margin` is 0.0; it must be positive and finite"),
+        ({"roll": float("inf")}, "`roll` is inf; it must be finite"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

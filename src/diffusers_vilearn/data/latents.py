@@ -26,7 +26,7 @@ from .features import latent_features
 from .frames import object_to_frame, transform_points
 from .images import patch_tokens, prepare_condition_image
 from .preparation import object_rng
-from .shards import load_shard, open_shard, shard_path
+from .shards import load_shard, locked, open_shard, shard_path
 
 METADATA_FILE = "metadata.json"
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -297,22 +297,28 @@ def encode_dataset(
         tables (`dict[str, int]`): name of each table -> its tokens a shape.
         splits (`list[str]`): whose shards.
         batch_size (`int`): views at a time.
+
+    Raises:
+        ValueError: there are no shapes of a split, a table was made otherwise, or another process is writing to it.
     """
     shards = sorted(path.stem for path in (dataset / "shapes").glob("*.parquet"))
+    if lacking := [split for split in splits if not any(shard.startswith(f"{split}-") for shard in shards)]:
+        raise ValueError(f"{dataset} has no shapes of {', '.join(lacking)}; `prepare shapes` writes them.")
     shards = [shard for shard in shards if shard.split("-")[0] in splits]
-    if not shards:
-        raise ValueError(f"{dataset} has no shapes of {', '.join(splits)}; `prepare shapes` writes them.")
-    for table, num_tokens in tables.items():
-        encoder.check_table(dataset / table, num_tokens)
-        remove_temporaries(dataset / table)
-    for shard in tqdm(shards, desc=f"Shards of {', '.join(tables)}"):
-        missing = {table: length for table, length in tables.items() if not shard_path(dataset, table, shard).exists()}
-        if not missing:
-            continue
-        with ExitStack() as stack:
-            writers = {
-                table: stack.enter_context(open_shard(dataset, table, shard, encoder.features)) for table in missing
-            }
-            for rows in encoder.encode_shard(dataset, shard, batch_size, sorted(set(missing.values()))):
-                for table, num_tokens in missing.items():
-                    writers[table].write(rows[num_tokens])
+    with ExitStack() as locks:
+        for table, num_tokens in tables.items():
+            encoder.check_table(dataset / table, num_tokens)
+            locks.enter_context(locked(dataset / table))
+            remove_temporaries(dataset / table)
+        for shard in tqdm(shards, desc=f"Shards of {', '.join(tables)}"):
+            missing = {name: count for name, count in tables.items() if not shard_path(dataset, name, shard).exists()}
+            if missing:
+                _write_latents(encoder, dataset, shard, missing, batch_size)
+
+
+def _write_latents(encoder: LatentEncoder, dataset: Path, shard: str, tables: dict[str, int], batch_size: int) -> None:
+    with ExitStack() as stack:
+        writers = {name: stack.enter_context(open_shard(dataset, name, shard, encoder.features)) for name in tables}
+        for rows in encoder.encode_shard(dataset, shard, batch_size, sorted(set(tables.values()))):
+            for table, num_tokens in tables.items():
+                writers[table].write(rows[num_tokens])

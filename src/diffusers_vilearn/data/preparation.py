@@ -70,6 +70,16 @@ class PreparationOptions:
             )
         for name in ("azimuth", "elevation", "focal_length"):
             check_range(name, getattr(self, name))
+        for name in ("orthographic_probability", "roll_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must lie in [0, 1].")
+        if not self.focal_length[0] > 0:
+            raise ValueError(f"`focal_length` is {self.focal_length}; it must be positive.")
+        for name in ("margin", "near_deviations"):
+            if not np.all(np.isfinite(getattr(self, name)) & np.greater(getattr(self, name), 0)):
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be positive and finite.")
+        if not np.isfinite(self.roll):
+            raise ValueError(f"`roll` is {self.roll}; it must be finite.")
 
 
 def object_rng(uid: str, purpose: str) -> np.random.Generator:

@@ -22,7 +22,7 @@ class ObjectRecords(Sequence):
         sources, splits (`list[str]`, *optional*): take only objects of these.
 
     Raises:
-        ValueError: a line is no JSON, lacks a field, or repeats a uid; or no line is of these sources and splits.
+        ValueError: a line is no JSON, lacks a field, or repeats a uid; or one of these sources or splits has none.
     """
 
     def __init__(self, path: Path, sources: list[str] | None = None, splits: list[str] | None = None):
@@ -42,9 +42,11 @@ class ObjectRecords(Sequence):
                     groups.append(self.groups.index(group))
                 found.add((record["split"], record["source"]))
                 offset += len(line)
-        if not offsets:
+        taken = {name for group in self.groups for name in group}
+        lacking = [name for name in (*(splits or ()), *(sources or ())) if name not in taken]
+        if lacking or not offsets:
             there = ", ".join(f"{split} of {source}" for split, source in sorted(found)) or "nothing"
-            raise ValueError(f"{path} has no object of the sources and splits that are wanted, only {there}.")
+            raise ValueError(f"{path} has no object of {', '.join(lacking) or 'any kind'}, only {there}.")
         self._offsets = np.array(offsets, np.int64)
         self.keys = np.array(keys, np.uint64)
         self.group_of = np.array(groups, np.int32)

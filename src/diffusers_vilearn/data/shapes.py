@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
@@ -17,7 +18,7 @@ from .engines import Answers
 from .features import REJECT_FEATURES, SHAPE_FEATURES, VIEW_FEATURES
 from .preparation import ObjectPreparation, reject_object
 from .records import ObjectRecords, group_digests, plan_shards
-from .shards import StagedShard, read_parquet, shard_path
+from .shards import StagedShard, locked, read_parquet, shard_path
 from .workers import WorkerFailure
 
 # In the order in which they are written: a shard with shapes is a finished one.
@@ -75,12 +76,28 @@ def build_shapes(
 
     Returns:
         `Counter`: objects in the folder by the reason why they were rejected, or `accepted`.
+
+    Raises:
+        ValueError: the folder was prepared otherwise, or another process is writing to it.
     """
     shards = plan_shards(records, objects_per_shard)
     preparation.check(records)
     output_dir.mkdir(parents=True, exist_ok=True)
-    check_plan(output_dir, preparation, group_digests(records, shards), objects_per_shard)
-    remove_temporaries(output_dir)
+    with locked(output_dir):
+        check_plan(output_dir, preparation, group_digests(records, shards), objects_per_shard)
+        for folder in (output_dir, *(output_dir / table for table in TABLES)):
+            remove_temporaries(folder)
+        _prepare_missing(records, shards, output_dir, preparation, run)
+    return count_outcomes(output_dir, shards)
+
+
+def _prepare_missing(
+    records: ObjectRecords,
+    shards: dict[str, np.ndarray],
+    output_dir: Path,
+    preparation: ObjectPreparation,
+    run: Callable[[Callable, Iterable], Answers],
+) -> None:
     staged = {shard: StagedShard(output_dir, shard, len(rows)) for shard, rows in shards.items()}
     for shard in [shard for shard in shards if shard_path(output_dir, "shapes", shard).exists()]:
         staged.pop(shard).forget()
@@ -108,7 +125,6 @@ def build_shapes(
             num_rejects += "rejects" in answer
             progress.update()
             progress.set_postfix(rejected=num_rejects)
-    return count_outcomes(output_dir, shards)
 
 
 def count_outcomes(output_dir: Path, shards: Iterable[str]) -> Counter:

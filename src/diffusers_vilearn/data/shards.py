@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parquet shards that are whole or absent, so that an interrupted preparation goes on where it stopped."""
 
+import fcntl
 import io
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,24 @@ def shard_path(folder: Path, table: str, shard: str) -> Path:
     return folder / table / f"{shard}.parquet"
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder that one process at a time may write to; it is free again however the process ends.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"Another process is writing to {folder}; wait until it has finished.") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def to_table(rows: list[dict], features: datasets.Features) -> pa.Table:
     """The Arrow table of some rows."""
     columns = {name: [row[name] for row in rows] for name in features}
@@ -37,9 +57,11 @@ def to_parquet(rows: list[dict], features: datasets.Features) -> bytes:
 
 
 def load_shard(folder: Path, table: str, shard: str, columns: list[str] | None = None) -> datasets.Dataset:
-    """One shard of a table, or some of its columns, as a memory-mapped `datasets.Dataset`."""
-    path = str(shard_path(folder, table, shard))
-    return datasets.load_dataset("parquet", data_files=path, columns=columns, split="train")
+    """One shard of a table, or some of its columns, in memory.
+
+    Not by `datasets.load_dataset`: it fails on a shard without rows, and leaves a copy of any other in its cache.
+    """
+    return datasets.Dataset(read_parquet(shard_path(folder, table, shard), columns))
 
 
 def read_parquet(file, columns: list[str] | None = None) -> pa.Table:

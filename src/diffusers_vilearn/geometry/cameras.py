@@ -270,9 +270,9 @@ def focal_length_to_fov(focal_length: float) -> float:
 
 
 def check_range(name: str, bounds: tuple[float, float]) -> None:
-    """Raise `ValueError` unless `bounds` are two numbers, the lower one first."""
-    if len(bounds) != 2 or not bounds[0] <= bounds[1]:
-        raise ValueError(f"`{name}` must be two numbers, the lower one first, got {bounds}")
+    """Raise `ValueError` unless `bounds` are two finite numbers, the lower one first."""
+    if len(bounds) != 2 or not -np.inf < bounds[0] <= bounds[1] < np.inf:
+        raise ValueError(f"`{name}` must be two finite numbers, the lower one first, got {bounds}")
 
 
 def sample_condition_camera(

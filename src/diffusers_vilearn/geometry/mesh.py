@@ -61,6 +61,8 @@ class _ZipMembers(Mapping):
             )
         try:
             return self.archive.read(info)
+        except MemoryError:
+            raise
         except Exception as error:
             # Wrong checksums, unknown compression, passwords: each has an exception class of its own.
             raise MeshError("unreadable", f"archive member {name!r} cannot be unpacked: {error}") from error

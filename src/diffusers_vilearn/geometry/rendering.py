@@ -476,7 +476,6 @@ class NvdiffrastRenderer(_Renderer):
     def _cast(self, camera: Camera, height: int, width: int, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
-        # The nvdiffrast rasteriser works on images whose sides are multiples of 8.
         clip = torch.from_numpy(self._clip_from_unit(camera, width / height).astype(np.float32)).to(
             self._vertices.device
         )

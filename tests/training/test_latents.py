@@ -1,0 +1,49 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of latents: what becomes of shards without objects, and of two writers of one table."""
+
+import shutil
+
+import pytest
+
+from diffusers_vilearn.data.features import SHAPE_FEATURES, VIEW_FEATURES
+from diffusers_vilearn.data.latents import LatentEncoder, encode_dataset
+from diffusers_vilearn.data.loading import load_table
+from diffusers_vilearn.data.shards import locked, write_shard
+
+
+@pytest.fixture(scope="module")
+def encoder(work):
+    return LatentEncoder.from_pretrained(str(work / "vae"), str(work / "encoder"), device="cpu", mirror=True)
+
+
+@pytest.fixture
+def dataset(work, tmp_path):
+    for table in ("shapes", "views"):
+        shutil.copytree(work / "data" / table, tmp_path / table)
+    return tmp_path
+
+
+def test_a_shard_whose_objects_are_all_rejected_has_no_latents(work, encoder, dataset):
+    for table, features in (("shapes", SHAPE_FEATURES), ("views", VIEW_FEATURES)):
+        write_shard(dataset, table, "train-rejected-00000", [], features)
+    encode_dataset(encoder, dataset, {"latents": 8}, splits=["train"], batch_size=4)
+    assert (dataset / "latents" / "train-rejected-00000.parquet").exists()
+    columns = ["uid", "view", "mirrored", "moments"]
+    rows, expected = (load_table(str(folder), "latents", "train") for folder in (dataset, work / "data"))
+    assert rows.select_columns(columns).to_list() == expected.select_columns(columns).to_list()
+
+
+def test_a_table_has_one_writer_and_a_dataset_several(encoder, dataset):
+    (dataset / "latents").mkdir()
+    with locked(dataset / "latents"):
+        with pytest.raises(ValueError, match=r"Another process is writing to .*latents"):
+            encode_dataset(encoder, dataset, {"latents": 8}, splits=["train"], batch_size=4)
+        encode_dataset(encoder, dataset, {"others": 8}, splits=["train"], batch_size=4)
+    assert not list((dataset / "latents").glob("*.parquet")) and list((dataset / "others").glob("*.parquet"))
+
+
+def test_every_split_that_is_asked_for_must_be_there(encoder, dataset):
+    with pytest.raises(ValueError, match="has no shapes of heldut"):
+        encode_dataset(encoder, dataset, {"latents": 8}, splits=["train", "heldut"], batch_size=4)
+    assert not (dataset / "latents").exists()
