@@ -83,11 +83,14 @@ def test_best_median_and_worst_know_which_way_is_better():
 def test_tables_say_the_same(tmp_path):
     write_scores(tmp_path / "generation.jsonl", rows(a=0.5, b=0.7, c=0.9))
     write_scores(tmp_path / "other.jsonl", rows(a=0.25, b=0.25, c=0.25))
+    # Of the same views, but with no metric that the others have.
+    write_scores(tmp_path / "foreign.jsonl", {("a", 0): {"mine": 1.0}})
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets" / "generation.json").write_text('{"normal_fd": {"mean": 12.5, "n": 3}}')
     text = write_summary(tmp_path, ["generation"])
     assert text == (tmp_path / "summary.md").read_text()
-    assert "| | generation | other |" in text and "| normal_fd ↓ | 12.5 |  |" in text and "| iou ↑ | 0.7 [" in text
+    assert "| | foreign | generation | other |" in text and "| normal_fd ↓ |  | 12.5 |  |" in text
+    assert "| iou ↑ |  | 0.7 [" in text
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["scores"]["generation"]["normal_fd"]["mean"] == 12.5
     assert summary["differences"]["generation"]["other"]["iou"]["mean"] == pytest.approx(0.45)

@@ -63,10 +63,15 @@ class RenderedViews:
 
     def spread(self, count: int) -> RenderedViews:
         """`count` of the views, spread over all of them."""
-        if not 1 <= count <= len(self.cameras):
-            raise ValueError(f"`count` must be from 1 to the number of views, {len(self.cameras)}, but is {count!r}.")
-        chosen = np.linspace(0, len(self.cameras) - 1, count).round().astype(int)
+        chosen = spread_views(len(self.cameras), count)
         return RenderedViews(self.pictures[chosen], [self.cameras[index] for index in chosen])
+
+
+def spread_views(num_views: int, count: int) -> np.ndarray:
+    """Indices of `count` views, spread over all `num_views`."""
+    if not 1 <= count <= num_views:
+        raise ValueError(f"`count` must be from 1 to the number of views, {num_views}, but is {count!r}.")
+    return np.linspace(0, num_views - 1, count).round().astype(int)
 
 
 def in_unit_sphere(mesh: Mesh):

@@ -77,7 +77,7 @@ class Scorer(ABC):
 
         Returns:
             `tuple`: `scores`, perhaps with more columns; and what was measured of all shapes at once, metric -> `mean`
-            and `n`.
+            and `n`, the number of objects.
         """
         return scores, {}
 
@@ -163,9 +163,14 @@ class FrechetScorer(Scorer):
         return {}
 
     def finish(self, scores: Scores) -> tuple[Scores, dict[str, dict]]:
-        rows = [np.load(self.folder / f"{file_name(key)}.npz") for key in sorted(scores)]
+        rows = [self._read(key) for key in sorted(scores)]
         sets = [torch.from_numpy(np.concatenate([row[name] for row in rows])) for name in ("generated", "true")]
-        return scores, {"normal_fd": {"mean": frechet_distance(*sets), "n": len(rows)}}
+        num_objects = len({uid for uid, _ in scores})
+        return scores, {"normal_fd": {"mean": frechet_distance(*sets), "n": num_objects}}
+
+    def _read(self, key: tuple[str, int]) -> dict[str, np.ndarray]:
+        with np.load(self.folder / f"{file_name(key)}.npz") as arrays:
+            return dict(arrays)
 
 
 class TurntableScorer(Scorer):

@@ -17,7 +17,7 @@ from .frechet import Dinov2Features
 from .hi3deval import Hi3DEval
 from .normal_maps import MoGeNormalEstimator
 from .render_similarity import load_lpips
-from .rendered_views import DISTANCE, VERTICAL_FOV
+from .rendered_views import DISTANCE, VERTICAL_FOV, spread_views
 from .score_files import MEASURED_WITH
 from .scorers import AlignmentScorer, DetailScorer, FrechetScorer, RenderScorer, ScoredShape, Scorer, TurntableScorer
 
@@ -75,6 +75,10 @@ class MetricSuite:
         self.truth = TrueMeshes(args.objects, args.root, args.split) if args.objects and args.root else None
         self.cameras = sphere_cameras(args.num_metric_views, distance=DISTANCE, vertical_fov=VERTICAL_FOV)
         chosen = set(args.metrics)
+        if "normal_fd" in chosen:
+            few = spread_views(len(self.cameras), args.num_feature_views)
+            # Only `is_as` looks at the others.
+            self.cameras = self.cameras if "is_as" in chosen else [self.cameras[index] for index in few]
         if chosen & {"is_as", "normal_fd"}:
             self.encoder = Dinov2Model.from_pretrained(args.metric_encoder, dtype=torch.float32).to(device).eval()
         self.everywhere = [DetailScorer()] if "detail" in chosen else []

@@ -181,9 +181,9 @@ def write_summary(folder: Path, references: Sequence[str]) -> str:
         "scores": {method: summarise(rows) | _read_set(folder, method) for method, rows in scores.items()},
         "differences": {
             reference: {
-                method: paired_differences(scores[reference], rows)
+                method: differences
                 for method, rows in scores.items()
-                if method != reference and scores[reference].keys() & rows.keys()
+                if method != reference and (differences := paired_differences(scores[reference], rows))
             }
             for reference in references
         },
