@@ -25,8 +25,10 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from tqdm.auto import tqdm
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline
+from diffusers_vilearn.data.clouds import sharp_cloud, takes_sharp_points, with_flag
 from diffusers_vilearn.data.evaluation_views import EvaluationViews
 from diffusers_vilearn.data.images import prepare_condition_image
+from diffusers_vilearn.data.preparation import object_rng
 from diffusers_vilearn.files import write_atomically
 from diffusers_vilearn.metrics.image_alignment import IMAGE_ENCODER
 from diffusers_vilearn.metrics.reconstruction import THRESHOLDS, decoded_field, extract_and_score
@@ -53,7 +55,7 @@ def parse_args():
     parser.add_argument("--max_views", type=int, help="Only so many views, spread evenly over the table.")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--num_points", type=int, default=4096, help="Points of the cloud that the VAE reconstructs.")
+    parser.add_argument("--num_points", type=int, default=4096, help="Points of each cloud that the VAE reconstructs.")
     parser.add_argument("--num_inference_steps", type=int, default=25)
     parser.add_argument("--guidance_scale", type=float, default=3.0)
     parser.add_argument("--visible_fraction", type=float, help="Of the shape tokens; by default the transformer's.")
@@ -101,8 +103,13 @@ def parse_args():
 
 def reconstruct(pipeline, view, args) -> torch.Tensor:
     """Normalised latents of the true shape."""
-    cloud = torch.from_numpy(view.surface[: args.num_points])[None].to(pipeline.device)
-    return pipeline.vae.normalize_latents(pipeline.vae.encode(cloud).latent_dist.mode())
+    vae, flagged = pipeline.vae, pipeline.vae.config.sharp_flag
+    clouds = [with_flag(view.surface[: args.num_points], 0.0, flagged)]
+    if takes_sharp_points(vae.config):
+        rng = object_rng(view.uid, "reconstruction")
+        clouds.append(sharp_cloud(np.eye(4), view.sharp_edges, view.surface, args.num_points, rng, flagged=flagged))
+    posterior = vae.encode(*(torch.from_numpy(cloud)[None].to(vae.device) for cloud in clouds)).latent_dist
+    return vae.normalize_latents(posterior.mode())
 
 
 def generate(pipeline, view, args) -> torch.Tensor:

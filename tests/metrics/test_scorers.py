@@ -3,6 +3,8 @@
 """The steps of the evaluation on true meshes: a right shape, a wrong one and one that failed."""
 
 import json
+import os
+import resource
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from diffusers_vilearn.metrics.scorers import (
     RenderScorer,
     ScoredShape,
     TurntableScorer,
+    file_name,
 )
 
 CAMERAS = sphere_cameras(10, distance=3.2, vertical_fov=45)
@@ -54,6 +57,7 @@ def shape_of(truth):
             camera=camera,
             similarity=object_to_frame("view", true.vertices, AZIMUTH),
             surface=np.zeros((0, 6)),
+            sharp_edges=np.zeros((0, 6)),
             seen=np.zeros(0, bool),
             xyz=np.zeros((0, 3)),
             inside=np.zeros(0, bool),
@@ -133,6 +137,24 @@ def test_frechet_distance_of_the_true_shapes_is_nothing(tmp_path, shape_of, imag
         assert same == scores and measured["normal_fd"]["n"] == 3
         distances[name] = measured["normal_fd"]["mean"]
     assert distances["right"] < 1e-2 * min(distances["wrong"], distances["failed"])
+
+
+@pytest.fixture
+def few_open_files():
+    """Hardly more than are open already."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 20, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_frechet_distance_of_many_views_counts_objects_and_holds_no_files_open(tmp_path, few_open_files):
+    rng = np.random.default_rng(0)
+    keys = [(f"a/{i}", view) for i in range(16) for view in range(4)]
+    for key in keys:
+        np.savez(tmp_path / f"{file_name(key)}.npz", generated=rng.normal(size=(2, 3)), true=rng.normal(size=(2, 3)))
+    _, measured = FrechetScorer(tmp_path, features=None).finish({key: {} for key in keys})
+    assert measured["normal_fd"]["n"] == 16
 
 
 def test_turntables_are_scored_at_once_and_only_those_that_lack_scores(tmp_path, shape_of):

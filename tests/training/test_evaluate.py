@@ -157,6 +157,16 @@ def test_metrics_that_need_meshes_and_models(work, checkpoints, tmp_path):
     assert scores["normal_fd"]["mean"] > 0 and scores["normal_fd"]["n"] == 4 and "interval" not in scores["normal_fd"]
 
 
+@pytest.mark.parametrize("sharp", [{"dual_cross_attention": True}, {"sharp_flag": True, "point_channels": 7}])
+def test_vaes_that_take_sharp_points_are_reconstructed(work, checkpoints, sharp, tmp_path):
+    vae = VecSetVAE.from_config(VecSetVAE.load_config(work / "vae") | sharp)
+    pipeline = ViLearnImageTo3DPipeline.from_pretrained(checkpoints[0], vae=vae)
+    pipeline.save_pretrained(tmp_path / "sharp")
+    more = ("--methods", "reconstruction", "--max_views", 4, "--sheet_rows", 0)
+    evaluate(tmp_path / "scores", *arguments(work, tmp_path / "scores", tmp_path / "sharp"), *more)
+    assert len(read_scores(tmp_path / "scores" / "reconstruction.jsonl")) == 4
+
+
 def test_the_visible_fraction_belongs_to_the_scores(work, checkpoints, tmp_path):
     common = ("--methods", "generation", "--max_views", 3, "--sheet_rows", 0, "--metrics", "detail")
     scores = {}

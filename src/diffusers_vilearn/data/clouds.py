@@ -28,7 +28,7 @@ def surface_cloud(
         `np.ndarray`: (points, 6 or 7) float32.
     """
     rows = rng.permutation(len(surface))[:num_points]
-    return _with_flag(transform_cloud(similarity, surface[rows]), 0.0, flagged)
+    return with_flag(transform_cloud(similarity, surface[rows]), 0.0, flagged)
 
 
 def sharp_cloud(
@@ -44,8 +44,9 @@ def sharp_cloud(
     there are none. Otherwise as `surface_cloud`."""
     cloud = sharp_edges if len(sharp_edges) else surface
     rows = np.resize(rng.permutation(len(cloud)), num_points)
-    return _with_flag(transform_cloud(similarity, cloud[rows]), 1.0, flagged)
+    return with_flag(transform_cloud(similarity, cloud[rows]), 1.0, flagged)
 
 
-def _with_flag(cloud: np.ndarray, flag: float, flagged: bool) -> np.ndarray:
+def with_flag(cloud: np.ndarray, flag: float, flagged: bool) -> np.ndarray:
+    """The cloud (n, 6), with `flag` as a last channel if it is `flagged`."""
     return np.concatenate([cloud, np.full((len(cloud), 1), flag, np.float32)], axis=1) if flagged else cloud

@@ -27,6 +27,7 @@ class EvaluationView:
         camera (`Camera`): that the image was taken with, in the object frame.
         similarity (`np.ndarray`): (4, 4), from the object frame to that of the model.
         surface (`np.ndarray`): (points, 6) true surface samples, xyz and normal.
+        sharp_edges (`np.ndarray`): (points, 6) samples of its sharp edges; there may be none.
         seen (`np.ndarray`): (points,) bool, whether the condition view sees them, see `seen_by_view`.
         xyz (`np.ndarray`): (queries, 3) uniform in the cube of half-side `bounds`.
         inside (`np.ndarray`): (queries,) bool, whether they lie inside the true solid.
@@ -38,6 +39,7 @@ class EvaluationView:
     camera: Camera
     similarity: np.ndarray
     surface: np.ndarray
+    sharp_edges: np.ndarray
     seen: np.ndarray
     xyz: np.ndarray
     inside: np.ndarray
@@ -80,7 +82,9 @@ class EvaluationViews:
         self.keys: list[tuple[str, int]] = list(zip(self.views["uid"], (int(view) for view in self.views["view"])))
         shapes = load_table(dataset, "shapes", split)
         self.row_of = {uid: row for row, uid in enumerate(shapes["uid"])}
-        self.shapes: datasets.Dataset = shapes.with_format("numpy", ["surface", "field_volume", "field_box"])
+        self.shapes: datasets.Dataset = shapes.with_format(
+            "numpy", ["surface", "sharp_edges", "field_volume", "field_box"]
+        )
         self.frame = frame
         self.bounds = bounds
 
@@ -102,6 +106,7 @@ class EvaluationViews:
             camera=camera,
             similarity=similarity,
             surface=transform_cloud(similarity, shape["surface"]),
+            sharp_edges=transform_cloud(similarity, shape["sharp_edges"]),
             seen=seen_by_view(shape["surface"], view["visible_points"], camera),
             xyz=volume[:, :3].astype(np.float32),
             inside=volume[:, 3] > 0,
