@@ -57,7 +57,7 @@ def print_statistics(latents: datasets.Dataset) -> None:
 
 def main(args):
     views = load_table(args.dataset_name, "views", args.split)
-    rows = np.linspace(0, len(views) - 1, args.count).astype(int)
+    rows = np.linspace(0, len(views) - 1, min(args.count, len(views))).astype(int)
     pictures = [draw_view(views[int(row)], args.size, args.points) for row in rows]
     sheet = [pictures[start : start + args.columns] for start in range(0, len(pictures), args.columns)]
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -124,8 +124,8 @@ def test_unpack_takes_the_prefix_and_leaves_nothing_when_it_fails(tmp_path):
 
 
 def test_read_catalogue():
-    text = "id=Library\nname#2=Frame H\\u00f4i An\nmodel#2=/a/b.obj\nname#1=Chair \n"
-    assert sources.read_catalogue(text) == [{"name": "Chair"}, {"name": "Frame Hôi An", "model": "/a/b.obj"}]
+    text = "id=Library\nname#2=Frame H\\u00f4i An\nmodel#2=/a/b.obj\nname#1=Châir \n"
+    assert sources.read_catalogue(text) == [{"name": "Châir"}, {"name": "Frame Hôi An", "model": "/a/b.obj"}]
 
 
 # --- reading and conversion ------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 """Draw held-out results: input, the generated mesh from four sides, the true object from the first of them.
 
     python training/tiny/contact_sheet.py --checkpoint checkpoints/vilearn-tiny --dataset_name data/tiny-heldout \
-        --objects objects.jsonl --output docs/contact_sheet.png
+        --objects objects.jsonl --root meshes --output docs/contact_sheet.png
 
 The objects are spread evenly over the held-out table, whose order is that of hashed ids: nothing is picked by hand.
 """
@@ -48,7 +48,7 @@ def main(args):
     views = EvaluationViews(args.dataset_name, args.split, frame=config.frame, bounds=config.bounds)
     truth = TrueMeshes(args.objects, args.root, args.split)
     cells = []
-    for index in tqdm(np.linspace(0, len(views) - 1, args.count).astype(int)):
+    for index in tqdm(np.linspace(0, len(views) - 1, min(args.count, len(views))).astype(int)):
         view = views[int(index)]
         generator = torch.Generator().manual_seed(args.seed)
         mesh = pipeline(
@@ -60,7 +60,7 @@ def main(args):
     groups = (cells[start : start + args.columns] for start in range(0, len(cells), args.columns))
     rows = [[picture for cell in group for picture in cell] for group in groups]
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(rows, headings=HEADINGS * args.columns).save(args.output, optimize=True)
+    contact_sheet(rows, headings=HEADINGS * min(args.columns, len(cells))).save(args.output, optimize=True)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from tqdm.auto import tqdm
 from diffusers_vilearn import ViLearnImageTo3DPipeline
 from diffusers_vilearn.data.evaluation_views import EvaluationViews
 from diffusers_vilearn.data.field_samples import cover_cube, draw, move_field
+from diffusers_vilearn.data.latents import fingerprint
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.geometry import field_grid
-from diffusers_vilearn.metrics.reconstruction import occupancy_iou, score_shape
+from diffusers_vilearn.metrics.reconstruction import THRESHOLDS, decoded_field, occupancy_iou, score_shape
 from diffusers_vilearn.metrics.score_files import ScoreFile
 from diffusers_vilearn.models import VecSetVAE
 
@@ -46,17 +47,9 @@ def parse_args():
     return parser.parse_args()
 
 
-class VAEField:
-    """The field that a VAE decodes from unnormalised latents (1, tokens, channels)."""
-
-    @torch.no_grad()
-    def __init__(self, vae: VecSetVAE, latents: torch.Tensor):
-        self.vae = vae
-        self.key_value = vae.project_key_value(vae.decode(latents))
-
-    @torch.no_grad()
-    def __call__(self, xyz: torch.Tensor) -> torch.Tensor:
-        return self.vae.query(xyz[None], self.key_value)[0, :, 0].float()
+def stored_field(vae: VecSetVAE, latents: torch.Tensor):
+    """The field of unnormalised latents (1, tokens, channels)."""
+    return decoded_field(vae, vae.normalize_latents(latents))
 
 
 class GridField:
@@ -71,13 +64,14 @@ class GridField:
         return F.grid_sample(self.values, points, align_corners=True)[0, 0, 0, 0]
 
 
+@torch.no_grad()
 def mean_shape(pipeline, latents, args) -> GridField:
     """Mean occupancy of training shapes minus the threshold with the best mean IoU on them."""
     vae, resolution = pipeline.vae, 48
     rows = np.random.default_rng(args.seed).permutation(len(latents))[: args.mean_views]
     occupancies = []
     for row in tqdm(latents.select(rows).with_format("torch", ["moments"]), desc="mean shape"):
-        field = VAEField(vae, row["moments"].float().chunk(2, dim=-1)[0][None])
+        field = stored_field(vae, row["moments"].float().chunk(2, dim=-1)[0][None])
         occupancies.append(field_grid(field, bounds=vae.config.bounds, resolution=resolution) > 0)
     occupancies = torch.stack(occupancies).flatten(1)
     mean = occupancies.float().mean(dim=0)
@@ -178,14 +172,13 @@ def fields_of(method: str, pipeline, latents, views, args):
 
         def nearest(view):
             row = latents.with_format("torch", ["moments"])[row_of[view.uid, view.view]]
-            return VAEField(pipeline.vae, row["moments"].float().chunk(2, dim=-1)[0][None])
+            return stored_field(pipeline.vae, row["moments"].float().chunk(2, dim=-1)[0][None])
 
         return nearest
     model = train_regression(pipeline, latents, args)
 
-    @torch.no_grad()
     def regressed(view):
-        return VAEField(model.vae, model.decode(pipeline.encode_image(view.image)))
+        return stored_field(model.vae, model.decode(pipeline.encode_image(view.image)))
 
     return regressed
 
@@ -196,8 +189,13 @@ def main(args):
     config = pipeline.vae.config
     latents = load_table(args.train_dataset, args.latents, "train")
     views = EvaluationViews(args.dataset_name, args.split, frame=config.frame, bounds=config.bounds)
+    left_out = ("checkpoint", "output_dir", "methods")
+    settings = {name: value for name, value in vars(args).items() if name not in left_out}
+    settings["f_score_thresholds"] = list(THRESHOLDS)
+    settings |= {name: fingerprint(getattr(pipeline, name)) for name in ("vae", "image_encoder")}
     for method in args.methods:
         file = ScoreFile(args.output_dir, method)
+        file.check_settings(settings)
         done = file.read()
         if len(done) == len(views):
             continue
@@ -206,7 +204,9 @@ def main(args):
             if views.keys[index] in done:
                 continue
             view = views[index]
-            file.append(view.uid, view.view, score_shape(field_of(view), view, config, args.resolution))
+            with torch.no_grad():
+                scores = score_shape(field_of(view), view, config, args.resolution)
+            file.append(view.uid, view.view, scores)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def read_catalogue(text: str) -> list[dict]:
     """Entries of a Java properties file whose keys look like ``name#12``."""
     entries = defaultdict(dict)
     for key, index, value in re.findall(r"^(\w+)#(\d+)=(.*)$", text, re.MULTILINE):
-        entries[int(index)][key] = value.strip().encode().decode("unicode_escape")
+        entries[int(index)][key] = value.strip().encode("latin-1").decode("unicode_escape")
     return [entries[index] for index in sorted(entries)]
 
 

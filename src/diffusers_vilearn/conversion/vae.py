@@ -47,16 +47,15 @@ _HUNYUAN = {
     "norm_eps": 1e-6,
     "bounds": 1.01,
 }
+_HUNYUAN_2 = VAESource(
+    "michelangelo", _HUNYUAN | {"num_tokens": 3072, "scaling_factor": 0.9990943042622529}, geometry="geo_decoder"
+)
 VAE_SOURCES = {
     "dora": VAESource("michelangelo", _DORA, sharp_suffix="1"),
     "step1x-3d": VAESource("michelangelo", _DORA | {"truncation": 0.01}, sharp_suffix="_sharp"),
     "triposg": VAESource("triposg", {"encoder_heads": 8, "decoder_heads": 8, "num_tokens": 2048, "bounds": 1.005}),
-    "hunyuan3d-2": VAESource(
-        "michelangelo", _HUNYUAN | {"num_tokens": 3072, "scaling_factor": 0.9990943042622529}, geometry="geo_decoder"
-    ),
-    "hunyuan3d-2-turbo": VAESource(
-        "michelangelo", _HUNYUAN | {"num_tokens": 3072, "scaling_factor": 0.9990943042622529}, geometry="geo_decoder"
-    ),
+    "hunyuan3d-2": _HUNYUAN_2,
+    "hunyuan3d-2-turbo": _HUNYUAN_2,
     "hunyuan3d-2.1": VAESource(
         "michelangelo", _HUNYUAN | {"num_tokens": 4096, "scaling_factor": 1.0039506158752403}, geometry="geo_decoder"
     ),
