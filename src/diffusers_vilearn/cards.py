@@ -123,6 +123,24 @@ def write_dataset_card(folder: str | Path, repo_id: str | None = None) -> Path:
     return _write(folder, "dataset", data, values)
 
 
+def readdress_card(folder: str | Path, name: str, repo_id: str, *, has_code: bool = False) -> None:
+    """Let the code of a run's card load the pipeline from where it went.
+
+    Args:
+        folder (`str` or `Path`): with the `README.md`.
+        name (`str`): of the run's folder, which its card loads.
+        repo_id (`str`): to load instead.
+        has_code (`bool`): whether the pipeline's code lies beside the weights, and the package is not needed.
+    """
+    path, package = Path(folder) / "README.md", "ViLearnImageTo3DPipeline"
+    card = path.read_text(encoding="utf-8").replace(f'from_pretrained("{name}")', f'from_pretrained("{repo_id}")')
+    if has_code:
+        loading = f'DiffusionPipeline.from_pretrained("{repo_id}", trust_remote_code=True)'
+        card = card.replace(f"from diffusers_vilearn import {package}", "from diffusers import DiffusionPipeline")
+        card = card.replace(f'{package}.from_pretrained("{repo_id}")', loading)
+    write_atomically(path, card.encode())
+
+
 def _write(folder: Path, template: str | Path, data: ModelCardData | DatasetCardData, values: dict) -> Path:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

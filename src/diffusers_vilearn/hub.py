@@ -9,7 +9,7 @@ from pathlib import Path
 from diffusers.utils import PushToHubMixin
 from huggingface_hub import HfApi
 
-from .cards import write_checkpoint_card, write_dataset_card, write_model_card
+from .cards import readdress_card, write_checkpoint_card, write_dataset_card, write_model_card
 from .files import saved_index
 
 __all__ = [
@@ -43,7 +43,8 @@ class ModelCardMixin(PushToHubMixin):
 
 
 def write_card_and_example(folder: str | Path, facts: dict | None = None, **options) -> None:
-    """`README.md` of a saved checkpoint; for a pipeline whose `facts` name no example, also one that is drawn.
+    """`README.md` of a saved checkpoint; for a pipeline whose `facts` name no example, also `example.png`
+    where there is none: one that is drawn.
 
     Args:
         folder, facts, options: as for `write_checkpoint_card`.
@@ -52,7 +53,8 @@ def write_card_and_example(folder: str | Path, facts: dict | None = None, **opti
     if "example" not in facts and (folder / "model_index.json").is_file():
         from .pipelines.preview import example_picture
 
-        example_picture().save(folder / "example.png")
+        if not (folder / "example.png").exists():
+            example_picture().save(folder / "example.png")
         facts["example"] = "example.png"
     write_checkpoint_card(folder, facts, **options)
 
@@ -70,8 +72,8 @@ def publish_checkpoint(
     """Upload a saved pipeline or model with its card; run it again to resume. Returns the address of the commit.
 
     Of a folder that a training script wrote, only what `from_pretrained` reads goes up, not checkpoints and logs. A
-    `README.md` in it is taken as it is, unless `facts`, `evaluation` or `template` ask for a new one. The folder
-    itself is not changed.
+    `README.md` in it is taken, its code loading `repo_id`, unless `facts`, `evaluation` or `template` ask for a new
+    one. The folder itself is not changed.
 
     Args:
         folder (`str` or `Path`): written by `save_pretrained`.
@@ -90,6 +92,8 @@ def publish_checkpoint(
             add_custom_code(staged)
         if facts or evaluation or template or not (staged / "README.md").is_file():
             write_card_and_example(staged, facts, evaluation=evaluation, template=template, repo_id=repo_id)
+        else:
+            readdress_card(staged, Path(folder).resolve().name, repo_id, has_code=self_contained)
         api.create_repo(repo_id, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repo_id, folder_path=staged, commit_message="Upload checkpoint"))
 

@@ -5,11 +5,14 @@
 import hashlib
 import json
 import shutil
+import textwrap
+from pathlib import Path
 
 import datasets
 import pytest
 import yaml
 from environments import CHECKPOINT, run_python
+from PIL import Image
 from server import HubServer
 
 from diffusers_vilearn.data.features import REJECT_FEATURES, latent_features
@@ -34,6 +37,10 @@ def succeed(*args, **kwargs):
     result = run(*args, **kwargs)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def front_matter(card: str) -> dict:
@@ -210,7 +217,8 @@ def test_a_published_folder_carries_its_code_and_facts(hub, tmp_path, bare_pytho
     scores.mkdir()
     (scores / "summary.json").write_text(json.dumps({"scores": {"generation": {"iou": {"mean": 0.25}}}}))
     (scores / "summary.md").write_text("| method | iou |")
-    before = sorted(folder.rglob("*"))
+    Image.new("RGB", (64, 64), "red").save(folder / "example.png")
+    before = contents(folder)
     arguments = [str(folder), "user/own", "--facts", str(tmp_path / "facts.json"), "--evaluation", str(scores)]
     succeed(hub, tmp_path, f"""
         import sys
@@ -218,8 +226,9 @@ def test_a_published_folder_carries_its_code_and_facts(hub, tmp_path, bare_pytho
         sys.argv = ["diffusers-vilearn", "publish", *{arguments!r}, "--self-contained"]
         main()
     """)  # fmt: skip
-    assert sorted(folder.rglob("*")) == before
+    assert contents(folder) == before
     files = hub.files("user/own")
+    assert files["example.png"] == before["example.png"]
     assert "pipeline.py" in files and "vae/autoencoder_vecset.py" in files
     assert not any(name.startswith("checkpoint-10") for name in files)
     card = files["README.md"].decode()
@@ -246,3 +255,23 @@ def test_a_published_folder_carries_its_code_and_facts(hub, tmp_path, bare_pytho
     first, second = hub.requests("GET", stored)
     assert second[3] is not None, "a download whose connection was closed goes on where it was"
     assert 12_000_000 <= first[2] and first[2] + second[2] < 2 * len(files[ENCODER])
+
+
+@pytest.mark.parametrize("self_contained", [False, True])
+def test_the_card_of_a_run_loads_what_was_published(hub, tmp_path, self_contained):
+    folder = tmp_path / "run"
+    shutil.copytree(CHECKPOINT, folder)
+    card = """
+        from diffusers_vilearn import ViLearnImageTo3DPipeline
+
+        pipe = ViLearnImageTo3DPipeline.from_pretrained("run")
+    """
+    (folder / "README.md").write_text(textwrap.dedent(card))
+    succeed(hub, tmp_path, f"""
+        from diffusers_vilearn.hub import publish_checkpoint
+        publish_checkpoint({str(folder)!r}, "user/own", self_contained={self_contained})
+    """)  # fmt: skip
+    assert (folder / "README.md").read_text() == textwrap.dedent(card), "the folder itself is not changed"
+    code = hub.files("user/own")["README.md"].decode()
+    assert ("diffusers_vilearn" in code) != self_contained
+    assert "ViLearnImageTo3DPipeline" in succeed(hub, tmp_path / "elsewhere", code + "print(type(pipe).__name__)")
