@@ -231,7 +231,10 @@ class TestTimesteps:
     def test_sigmas(self, run, seen):
         assert self.timesteps(run, seen, sigmas=[1.0, 0.4, 0.1]) == pytest.approx([1000, 400, 100])
 
-    @pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler(), DDIMScheduler()])
+    @pytest.mark.parametrize(
+        "scheduler",
+        [EulerDiscreteScheduler(), DDIMScheduler(), DPMSolverMultistepScheduler(use_flow_sigmas=True)],
+    )
     def test_schedulers_that_predict_something_else_are_refused(self, run, seen, pipe, scheduler):
         pipe.scheduler = scheduler
         with pytest.raises(ValueError, match=f"must be one for flow matching.*{type(scheduler).__name__}"):

@@ -104,10 +104,14 @@ def check_guidance_scale(guidance_scale: float) -> None:
 def check_scheduler(scheduler) -> None:
     """Raises `ValueError` for a scheduler that would read the velocity as something else."""
     flow_match = any(kind.__name__.startswith("FlowMatch") for kind in type(scheduler).__mro__)
-    if not flow_match and not scheduler.config.get("use_flow_sigmas", False):
+    config = scheduler.config
+    as_flow = config.get("use_flow_sigmas", False) and config.get("prediction_type") == "flow_prediction"
+    if not flow_match and not as_flow:
         raise ValueError(
-            "`scheduler` must be one for flow matching, a FlowMatch... class or one with `use_flow_sigmas=True`,"
-            f" but is {type(scheduler).__name__}."
+            "`scheduler` must be one for flow matching, a FlowMatch... class or one with `use_flow_sigmas=True` and"
+            f' `prediction_type="flow_prediction"`, but is {type(scheduler).__name__} with'
+            f" `use_flow_sigmas={config.get('use_flow_sigmas')}` and"
+            f" `prediction_type={config.get('prediction_type')!r}`."
         )
 
 
