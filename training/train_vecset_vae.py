@@ -26,7 +26,7 @@ from diffusers_vilearn.files import read_json_lines
 from diffusers_vilearn.losses import HybridLoss, LossWeights
 from diffusers_vilearn.models import VecSetVAE
 from diffusers_vilearn.models.visibility_adaptor import VisibilityAdaptor
-from diffusers_vilearn.training.arguments import add_common_arguments, parse_arguments
+from diffusers_vilearn.training.arguments import add_common_arguments, check_at_least, parse_arguments
 from diffusers_vilearn.training.checkpoints import is_sharded, save_models_by_name
 from diffusers_vilearn.training.ema import averaged_weights, start_ema, step_ema
 from diffusers_vilearn.training.loop import TrainingLoop
@@ -95,6 +95,8 @@ def parse_args():
     alignment.add_argument("--num_alignment_queries", type=int, default=256, help="Visible points per shape and step.")
     alignment.add_argument("--alignment_layers", type=int, choices=[1, 2], default=1, help="Of the adaptor.")
     args = parse_arguments(parser)
+    check_at_least(1, args, "num_points", "num_sharp_points", "num_queries", "num_normals", "num_tokens")
+    check_at_least(1, args, "num_alignment_queries")
     if (args.vae_config is None) == (args.pretrained_model_name_or_path is None):
         parser.error("exactly one of --vae_config and --pretrained_model_name_or_path is needed.")
     if (args.alignment_weight > 0) != (args.image_encoder is not None):
@@ -255,6 +257,9 @@ def main(args):
         if ema is not None:
             ema.copy_to(vae.parameters())
         model = accelerator.unwrap_model(vae).eval()
+        if config.num_tokens not in num_tokens:
+            # What the result makes by default is what it was trained on.
+            model.register_to_config(num_tokens=max(num_tokens))
         mean, std = measure_latents(model, train_samples, args.train_batch_size)
         model.register_to_config(shift_factor=mean, scaling_factor=[1 / value for value in std])
         model.save_pretrained(output_dir / "vae")

@@ -19,10 +19,23 @@ from diffusers.training_utils import cast_training_params
 from diffusers.utils import check_min_version
 
 from diffusers_vilearn.data.command import votes
+from diffusers_vilearn.geometry.extraction import MIN_RESOLUTION
 from diffusers_vilearn.models import ViLearnTransformer3DModel
-from diffusers_vilearn.training.arguments import FLAG, add_common_arguments, check_shares, parse_arguments
+from diffusers_vilearn.training.arguments import (
+    FLAG,
+    add_common_arguments,
+    check_at_least,
+    check_shares,
+    parse_arguments,
+)
 from diffusers_vilearn.training.checkpoints import save_lora, save_lora_by_name, save_models_by_name, whole_model
-from diffusers_vilearn.training.components import FrozenModels, add_lora, chosen_configuration, make_transformer
+from diffusers_vilearn.training.components import (
+    FrozenModels,
+    add_lora,
+    adopt_schedule,
+    chosen_configuration,
+    make_transformer,
+)
 from diffusers_vilearn.training.ema import averaged_weights, start_ema, step_ema
 from diffusers_vilearn.training.flow_matching import flow_matching_loss
 from diffusers_vilearn.training.loop import TrainingLoop
@@ -82,15 +95,14 @@ def parse_args():
     objective.add_argument(
         "--timestep_shift",
         type=float,
-        default=1.0,
         help="Of the noise schedule, here and in the scheduler; with stages that of the first, then growing with the"
-        " square root of the number of tokens.",
+        " square root of the number of tokens. Default: the pipeline's, or 1.",
     )
     objective.add_argument(
         "--stochastic_sampling",
-        **FLAG,
-        help="Of the pipeline's scheduler: each step of inference draws new noise, which forgives the errors of the"
-        " steps before. For models that are precise, such as of few objects learned by heart.",
+        action=FLAG["action"],
+        help="Of the scheduler: each step of inference draws new noise, which forgives the errors of the steps before."
+        " For models that are precise, such as of few objects learned by heart. Default: the pipeline's, or not.",
     )
 
     validation = parser.add_argument_group("validation")
@@ -117,12 +129,22 @@ def parse_args():
         raise ValueError("`--rank` needs `--pretrained_model_name_or_path`, and has no `--use_ema`.")
     if args.rank is not None and (chosen := sorted(chosen_configuration(args))):
         raise ValueError(f"`--{chosen[0]}` changes the pipeline that LoRA layers are for; `--rank` cannot have it.")
-    if args.stages is not None and args.num_train_epochs is not None:
-        raise ValueError("`stages` say how many steps there are; `--num_train_epochs` cannot be had with them.")
+    if args.lora_alpha is not None and args.rank is None:
+        raise ValueError("`--lora_alpha` needs `--rank`.")
+    if args.stages is not None:
+        _check_no_stages(args, "num_train_epochs", "num_tokens", "scale_lr")
     check_shares(args, "condition_dropout", "mask_dropout", "validation_fraction")
-    if args.timestep_shift <= 0:
+    check_at_least(1, args, "num_tokens", "resolution", "rank", "lora_alpha", "validation_inference_steps")
+    check_at_least(0, args, "num_validation_images", "validation_guidance_scale")
+    check_at_least(MIN_RESOLUTION, args, "validation_resolution")
+    if args.timestep_shift is not None and not args.timestep_shift > 0:
         raise ValueError(f"`--timestep_shift` is {args.timestep_shift}; it must be above 0.")
     return args
+
+
+def _check_no_stages(args: argparse.Namespace, *names: str) -> None:
+    if given := [name for name in names if getattr(args, name)]:
+        raise ValueError(f"`stages` cannot be had with `--{given[0]}`, which is one for the whole run.")
 
 
 @torch.no_grad()
@@ -160,6 +182,7 @@ def main(args):
     if args.push_to_hub and accelerator.is_main_process:
         create_repository(args)
 
+    adopt_schedule(args)
     models = FrozenModels.from_arguments(args)
     models.vae.to(accelerator.device)
     models.image_encoder.to(accelerator.device)

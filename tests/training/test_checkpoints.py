@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -21,6 +22,7 @@ from diffusers_vilearn.training.checkpoints import (
     save_checkpoint,
     tidy_checkpoints,
 )
+from diffusers_vilearn.training.run import rewind_logs
 
 
 @pytest.fixture
@@ -63,6 +65,18 @@ def test_a_run_does_not_begin_before_checkpoints_that_are_there(tmp_path, accele
         resume_from(accelerator, str(tmp_path), name)
 
 
+def test_a_resumed_run_accumulates_whole_steps(tmp_path, accelerator):
+    accelerator.step = 5
+    save_checkpoint(accelerator, str(tmp_path), Progress(5, 5), None)
+    accelerator.gradient_accumulation_steps = 4
+    resume_from(accelerator, str(tmp_path), "latest")
+    model, ends = torch.nn.Linear(1, 1), []
+    for _ in range(8):
+        with accelerator.accumulate(model):
+            ends.append(accelerator.sync_gradients)
+    assert ends == 2 * [False, False, False, True]
+
+
 def test_a_checkpoint_is_replaced_whole(tmp_path, accelerator):
     save_checkpoint(accelerator, str(tmp_path), Progress(3, 6), None)
     (tmp_path / "checkpoint-3" / "of the old one").touch()
@@ -94,6 +108,16 @@ def test_logs_are_rewound(tmp_path):
     assert [record["step"] for record in read_json_lines(path)] == [0, 1, 9]
 
 
+def test_all_logs_of_a_run_are_rewound(tmp_path):
+    (tmp_path / "samples").mkdir()
+    logs = [tmp_path / name for name in ("train_log.jsonl", "validation_log.jsonl", "samples/scores.jsonl")]
+    for path in logs:
+        append_json_line(path, {"step": 10})
+        append_json_line(path, {"step": 20})
+    rewind_logs(tmp_path, 10)
+    assert [read_json_lines(path) for path in logs] == 3 * [[{"step": 10}]]
+
+
 def test_a_full_disk_leaves_no_half_of_a_line(tmp_path):
     path = tmp_path / "log.jsonl"
     append_json_line(path, {"step": 1})
@@ -121,6 +145,8 @@ def test_a_file_gives_arguments_and_the_command_line_wins(tmp_path):
     assert (args.output_dir, args.learning_rate, args.seed) == ("here", 1e-3, 4)
     assert args.allow_tf32 is True and args.scale_lr is False and args.stages == [{"tokens": 4}]
     assert parse(tmp_path, "output_dir: here").stages is None
+    # YAML reads it as false.
+    assert parse(tmp_path, "output_dir: here\nmixed_precision: no").mixed_precision == "no"
 
 
 @pytest.mark.parametrize(

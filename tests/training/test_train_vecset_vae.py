@@ -108,7 +108,7 @@ def test_the_result_is_a_vae_of_averaged_weights_without_its_heads_and_with_a_ca
     assert same(result, weights(whole / "checkpoint-6" / "vae_ema"))
     card = (whole / "vae" / "README.md").read_text()
     assert "| alignment | 0.5 |" in card and "| iou@8 |" in card and "3 shapes" in card and "{{" not in card
-    assert str(whole.parent) not in card
+    assert str(whole.parent) not in card and f'from_pretrained("{whole.name}")' in card
 
 
 def test_a_term_of_weight_zero_is_not_in_the_log(work, tmp_path):
@@ -140,6 +140,15 @@ def test_finetuning_starts_where_the_pretrained_model_is(work, tmp_path):
     assert VecSetVAE.load_config(tmp_path / "still" / "vae")["shift_factor"] != 0.0
     succeed(work, tmp_path / "moved", 1, *start)
     assert not same(weights(tmp_path / "moved" / "vae"), weights(work / "vae"))
+
+
+def test_the_result_has_by_default_tokens_that_it_was_trained_on(work, tmp_path):
+    # More than the encoder has points: nothing could be encoded with them.
+    (tmp_path / "many.json").write_text(json.dumps(VAE | {"num_tokens": 128}))
+    succeed(
+        work, tmp_path / "run", 1, "--vae_config", tmp_path / "many.json", "--num_tokens", 4, 8, "--num_points", 64
+    )
+    assert VecSetVAE.load_config(tmp_path / "run" / "vae")["num_tokens"] == 8
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from script_process import TRAINING, ScriptProcess
 from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline, ViLearnTransformer3DModel
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.shards import to_parquet
-from diffusers_vilearn.training.publishing import LEFT_OUT
+from diffusers_vilearn.training.publishing import left_out
 from diffusers_vilearn.training.schedule import parse_schedule
 
 SCRIPT = "train_vilearn.py"
@@ -260,6 +261,25 @@ def test_finetuning_starts_from_the_checkpoint(work, staged, tmp_path, monkeypat
     card = (tmp_path / "run" / "README.md").read_text()
     assert f"| finetuned from | `{pretrained.name}` |" in card and "base_model" not in card
     assert f"On `{(work / 'data').name}`" in card
+    # The schedule of the noise is the pipeline's too, unless another one is given.
+    schedulers = [
+        ViLearnImageTo3DPipeline.from_pretrained(folder).scheduler for folder in (pretrained, tmp_path / "run")
+    ]
+    assert schedulers[0].config.shift == schedulers[1].config.shift != 1
+    assert schedulers[1].config.stochastic_sampling
+    options = ("--timestep_shift", 1, "--no-stochastic_sampling", "--max_train_steps", 1)
+    finetune(work, Path(pretrained.name), tmp_path / "other", *options)
+    config = ViLearnImageTo3DPipeline.from_pretrained(tmp_path / "other").scheduler.config
+    assert config.shift == 1 and not config.stochastic_sampling
+
+
+def test_the_transformer_of_the_command_line_wins_over_that_of_the_file(work, staged, tmp_path):
+    config = json.loads((work / "transformer.json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps(config | {"num_single_layers": 3}))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"transformer": config}))
+    more = ("--config", tmp_path / "config.yaml", "--transformer_config", tmp_path / "other.json")
+    train(work, tmp_path / "run", *more, "--max_train_steps", 1)
+    assert ViLearnTransformer3DModel.load_config(tmp_path / "run/transformer")["num_single_layers"] == 3
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(work, staged, tmp_path):
@@ -318,6 +338,30 @@ def test_contradictions_are_refused(work, tmp_path):
     assert "must have `tokens` and `steps`" in refuse(work, tmp_path / "stage", "--config", stage)
 
 
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--max_grad_norm", "-1"], "`--max_grad_norm` is -1.0; it must be above 0"),
+        (["--timestep_shift", "nan"], "`--timestep_shift` is nan; it must be above 0"),
+        (["--num_tokens", "0"], "`--num_tokens` is 0; it must be at least 1"),
+        (["--resolution", "0"], "`--resolution` is 0; it must be at least 1"),
+        (["--num_validation_images", "-1"], "`--num_validation_images` is -1; it must be at least 0"),
+        (["--validation_resolution", "4"], "`--validation_resolution` is 4; it must be at least 8"),
+        (["--validation_inference_steps", "0"], "`--validation_inference_steps` is 0; it must be at least 1"),
+        (["--validation_guidance_scale", "-2"], r"`--validation_guidance_scale` is -2.0; it must be at least 0"),
+        (["--lora_alpha", "4"], "`--lora_alpha` needs `--rank`"),
+        (["--config", "staged.yaml", "--num_tokens", "4"], "`stages` cannot be had with `--num_tokens`"),
+        (["--config", "staged.yaml", "--scale_lr"], "`stages` cannot be had with `--scale_lr`"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_at_once(staged, words, message, monkeypatch):
+    monkeypatch.chdir(staged[0].parent)
+    monkeypatch.setattr(sys, "argv", [SCRIPT, "--dataset_name", "d", "--output_dir", "o", *words])
+    script = runpy.run_path(str(TRAINING / SCRIPT))
+    with pytest.raises(ValueError, match=message):
+        script["parse_args"]()
+
+
 @pytest.mark.parametrize("name, parameters, stages", [("small", 394.1, 3), ("large", 1130.7, 4)])
 def test_the_shipped_schedules_are_the_papers(name, parameters, stages, monkeypatch):
     config = yaml.safe_load((TRAINING / "configs" / f"{name}.yaml").read_text())
@@ -350,7 +394,11 @@ def test_only_the_result_is_published(staged):
     files = [str(path.relative_to(output_dir)) for path in output_dir.rglob("*") if path.is_file()]
     (output_dir / ".partial-checkpoint-9").mkdir()
     files += [".partial-checkpoint-9/model.safetensors", ".train_log.jsonl.tmp"]
-    published = set(filter_repo_objects(files, ignore_patterns=LEFT_OUT))
+    assert any(name.startswith("logs/") for name in files)
+    files.append("tensorboard/events")
+    args = (SimpleNamespace(logging_dir=name) for name in ("logs", "tensorboard"))
+    patterns = [pattern for one in args for pattern in left_out(one)]
+    published = set(filter_repo_objects(files, ignore_patterns=patterns))
     assert {path.partition("/")[0] for path in published} == {
         *("README.md", "model_index.json", "transformer", "vae", "scheduler", "image_encoder", "feature_extractor")
     }

@@ -69,18 +69,28 @@ class EvaluationViews:
         frame (`str`): of the model.
         bounds (`float`): half-side of the cube in which volumes are compared.
         views_per_object (`int`): taken from each object.
+        cache_dir (`str`, *optional*): of `datasets`.
 
     Attributes:
         keys: uid and number of every view.
     """
 
-    def __init__(self, dataset: str, split: str, *, frame: str, bounds: float, views_per_object: int = 1):
-        self.views = load_table(dataset, "views", split)
+    def __init__(
+        self,
+        dataset: str,
+        split: str,
+        *,
+        frame: str,
+        bounds: float,
+        views_per_object: int = 1,
+        cache_dir: str | None = None,
+    ):
+        self.views = load_table(dataset, "views", split, cache_dir)
         kept = np.flatnonzero(np.array(self.views["view"]) < views_per_object)
         self.views = self.views.select(kept)
         self.views = self.views.with_format("numpy", ["camera_to_world", "visible_points"], output_all_columns=True)
         self.keys: list[tuple[str, int]] = list(zip(self.views["uid"], (int(view) for view in self.views["view"])))
-        shapes = load_table(dataset, "shapes", split)
+        shapes = load_table(dataset, "shapes", split, cache_dir)
         self.row_of = {uid: row for row, uid in enumerate(shapes["uid"])}
         self.shapes: datasets.Dataset = shapes.with_format(
             "numpy", ["surface", "sharp_edges", "field_volume", "field_box"]

@@ -22,7 +22,7 @@ from scipy.ndimage import maximum_filter
 
 Field = Callable[[torch.Tensor], torch.Tensor]
 
-_MIN_RESOLUTION = 8
+MIN_RESOLUTION = 8
 # A truncated field beyond this magnitude says only that the surface is about a truncation away or more. Learned fields
 # do not reach 1 everywhere.
 _SATURATED = 0.9
@@ -146,7 +146,7 @@ class _Grid:
     resolution: int
 
     @classmethod
-    def create(cls, bounds, resolution: int, minimum: int = _MIN_RESOLUTION) -> _Grid:
+    def create(cls, bounds, resolution: int, minimum: int = MIN_RESOLUTION) -> _Grid:
         box = np.asarray(bounds, dtype=np.float64)
         if box.ndim == 0:
             box = np.array([-box] * 3 + [box] * 3)

@@ -116,6 +116,9 @@ def _read_config(path: Path) -> dict:
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise ValueError(f"{path} must map names of arguments to values, but is a {type(values).__name__}.")
+    if values.get("mixed_precision") is False:
+        # YAML reads a bare `no` as false.
+        values["mixed_precision"] = "no"
     return values
 
 
@@ -137,13 +140,19 @@ def _check_common(args: argparse.Namespace) -> None:
             f"`--report_to {args.report_to}` would publish `--hub_token` with the other arguments; log in with"
             " `hf auth login` instead."
         )
-    for name in (
-        *("train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps"),
-        *("validation_steps", "max_train_steps", "num_train_epochs", "checkpoints_total_limit"),
-    ):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ValueError(f"`--{name}` is {getattr(args, name)}; it must be at least 1.")
+    check_at_least(1, args, "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps")
+    check_at_least(1, args, "validation_steps", "max_train_steps", "num_train_epochs", "checkpoints_total_limit")
+    if not args.max_grad_norm > 0:
+        raise ValueError(f"`--max_grad_norm` is {args.max_grad_norm}; it must be above 0.")
     check_shares(args, "ema_decay")
+
+
+def check_at_least(smallest: int, args: argparse.Namespace, *names: str) -> None:
+    """Raise `ValueError` for arguments that are given and less than `smallest`, or have a member that is."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and not all(one >= smallest for one in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"`--{name}` is {value}; it must be at least {smallest}.")
 
 
 def check_shares(args: argparse.Namespace, *names: str) -> None:

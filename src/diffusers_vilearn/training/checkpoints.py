@@ -148,6 +148,8 @@ def resume_from(accelerator: Accelerator, output_dir: str, name: str | None) -> 
         accelerator.print(f"{output_dir} has no checkpoint: training starts from the beginning.")
         return Progress()
     accelerator.load_state(str(folder))
+    # It counts forward passes, of which a step may have had another number; checkpoints lie between steps.
+    accelerator.step = 0
     accelerator.print(f"Resumed from {folder}.")
     return Progress(**json.loads((folder / PROGRESS_FILE).read_text()))
 

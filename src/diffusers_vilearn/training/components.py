@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from diffusers import FlowMatchEulerDiscreteScheduler
 from peft import LoraConfig
 from transformers import AutoImageProcessor, BaseImageProcessor, Dinov2Model
 
@@ -64,6 +65,20 @@ class FrozenModels:
         return cls(vae.requires_grad_(False).eval(), image_encoder.requires_grad_(False).eval(), processor)
 
 
+def adopt_schedule(args: argparse.Namespace) -> None:
+    """Set the timestep shift and the sampling that the arguments leave open: to those of the pipeline that is taken
+    up, or else to a shift of 1 and no new noise at inference."""
+    config = FlowMatchEulerDiscreteScheduler().config
+    if args.pretrained_model_name_or_path is not None:
+        config = FlowMatchEulerDiscreteScheduler.from_pretrained(
+            args.pretrained_model_name_or_path, subfolder="scheduler", revision=args.revision, cache_dir=args.cache_dir
+        ).config
+    if args.timestep_shift is None:
+        args.timestep_shift = config.shift
+    if args.stochastic_sampling is None:
+        args.stochastic_sampling = config.stochastic_sampling
+
+
 def chosen_configuration(args: argparse.Namespace) -> dict:
     """What the arguments say of the transformer's configuration, of a new one and of one that is taken up alike."""
     names = ("visibility_encoding", "visible_position", "invisible_position")
@@ -93,7 +108,9 @@ def make_transformer(
     if args.pretrained_model_name_or_path is not None:
         measured = {"visible_fraction": visible_fraction} if args.rank is None else {}
         return _take_up(args, models, frame, dtype, chosen | measured)
-    config = args.transformer if args.transformer is not None else _read_config(args.transformer_config)
+    # The command line wins over the file of `--config`, where `transformer` stands.
+    given = args.transformer is None or args.transformer_config is not None
+    config = _read_config(args.transformer_config) if given else args.transformer
     config = {
         **config,
         **chosen,

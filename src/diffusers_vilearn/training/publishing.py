@@ -12,8 +12,10 @@ from huggingface_hub import HfApi
 from ..cards import write_model_card
 from .schedule import Schedule
 
-# Not part of the result: checkpoints, logs, samples by step, and hidden files, which are unfinished ones.
-LEFT_OUT = ["checkpoint-*", "checkpoint-*/**", "logs/**", "samples/**", "*.jsonl", ".*", ".*/**"]
+
+def left_out(args: argparse.Namespace) -> list[str]:
+    """Patterns of what is no part of the result: checkpoints, samples by step, logs, hidden (unfinished) files."""
+    return ["checkpoint-*", "checkpoint-*/**", "samples/**", f"{args.logging_dir}/**", "*.jsonl", ".*", ".*/**"]
 
 
 def repository_of(args: argparse.Namespace) -> str:
@@ -40,7 +42,7 @@ def upload(args: argparse.Namespace, folder: str | Path) -> None:
         repo_id=args.hub_model_id,
         folder_path=folder,
         commit_message="End of training",
-        ignore_patterns=LEFT_OUT,
+        ignore_patterns=left_out(args),
     )
 
 

@@ -14,7 +14,7 @@ from diffusers.optimization import get_scheduler
 from ..files import append_json_line, drop_json_lines
 from .checkpoints import list_checkpoints, tidy_checkpoints
 
-LOGS = ("train_log.jsonl", "validation_log.jsonl")
+LOGS = ("train_log.jsonl", "validation_log.jsonl", "samples/scores.jsonl")
 
 
 def start_accelerator(args: argparse.Namespace) -> Accelerator:

@@ -53,7 +53,11 @@ class ValidationSamples:
         self.folder = Path(args.output_dir) / "samples"
         config = models.vae.config
         self.views = EvaluationViews(
-            args.dataset_name, args.validation_split, frame=config.frame, bounds=config.bounds, views_per_object=1
+            args.dataset_name,
+            args.validation_split,
+            frame=config.frame,
+            bounds=config.bounds,
+            cache_dir=args.cache_dir,
         )
         self.count = min(args.num_validation_images, len(self.views))
 
