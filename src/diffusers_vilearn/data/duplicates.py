@@ -14,6 +14,7 @@ import trimesh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
+from tqdm.auto import tqdm
 
 NUM_SAMPLES = 8192
 # Chamfer distance over its sampling noise below which two surfaces count as the same shape.
@@ -44,12 +45,15 @@ def shape_descriptor(points: np.ndarray) -> np.ndarray:
 def same_shape(first: np.ndarray, second: np.ndarray) -> bool:
     """Whether two `duplicate_samples` agree under a quarter turn about +Y or a mirror, judged by sampling noise."""
     half = len(first) // 2
+    sides = np.abs(first).max(axis=0)
+    poses = [moved for moved in upright_poses(second[:half]) if np.abs(np.abs(moved).max(axis=0) - sides).max() < 0.06]
+    if not poses:
+        return False
     noise = (chamfer_distance(first[:half], first[half:]) + chamfer_distance(second[:half], second[half:])) / 2
-    return any(
-        np.abs(np.abs(first).max(axis=0) - np.abs(moved).max(axis=0)).max() < 0.06
-        and chamfer_distance(first[:half], moved) < _NOISE_RATIO * noise
-        for moved in upright_poses(second[:half])
-    )
+    tree = cKDTree(first[:half])
+    # One way is half of the distance, and enough to tell most apart.
+    near = (moved for moved in poses if tree.query(moved)[0].mean() / 2 < _NOISE_RATIO * noise)
+    return any(chamfer_distance(first[:half], moved) < _NOISE_RATIO * noise for moved in near)
 
 
 def upright_poses(points: np.ndarray) -> Iterator[np.ndarray]:
@@ -74,8 +78,9 @@ def twin_pairs(descriptors: Sequence[np.ndarray], samples: Sequence[np.ndarray])
     """
     if not len(descriptors):
         return []
-    pairs = cKDTree(np.stack(descriptors)).query_pairs(_DESCRIPTOR_DISTANCE)
-    return [(i, j) for i, j in sorted(pairs) if same_shape(samples[i], samples[j])]
+    pairs = cKDTree(np.stack(descriptors)).query_pairs(_DESCRIPTOR_DISTANCE, output_type="ndarray")
+    pairs = tqdm(pairs[np.lexsort(pairs.T[::-1])], desc="Twins", unit="pair")
+    return [(int(i), int(j)) for i, j in pairs if same_shape(samples[i], samples[j])]
 
 
 def join_groups(size: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
