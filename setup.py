@@ -43,7 +43,7 @@ setup(
     packages=[*find_packages("src"), "diffusers_vilearn.model_cards"],
     package_dir={"": "src", "diffusers_vilearn.model_cards": "model_cards"},
     package_data={"diffusers_vilearn.model_cards": ["*.md"]},
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     install_requires=[
         "torch>=2.6",
         "diffusers>=0.42",

@@ -4,7 +4,7 @@
 visibility encoding; graph breaks; and how long the step waits for its batch.
 
     python benchmarks/train_step.py --config training/configs/small.yaml --tokens 2048 --batch_size 208 \\
-        --dtype bf16 --compile --device cuda --peak_tflops 989 --output train_step.json
+        --dtype bf16 --gradient_checkpointing --compile --device cuda --peak_tflops 989 --output train_step.json
 
 Steps of all encodings alternate, so that whatever else the machine does falls on all of them alike. On a CPU, seconds
 are those of the process (of all its threads), which other processes do not lengthen much.

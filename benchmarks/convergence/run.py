@@ -3,7 +3,7 @@
 """Run a grid: make its tables, train every arm with every seed by `train_vilearn.py`, and score the samples.
 
     python benchmarks/convergence/run.py --grid benchmarks/convergence/grid-cpu.yaml \\
-        --output_dir runs/convergence --minutes 30
+        --output_dir runs/convergence --device cpu --minutes 30
 
 All state is in files: ended by its time, a signal or a crash, the same command goes on. Every process writes to a log
 beside its results.

@@ -5,6 +5,7 @@
 import json
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
@@ -123,17 +124,19 @@ def write_dataset_card(folder: str | Path, repo_id: str | None = None) -> Path:
     return _write(folder, "dataset", data, values)
 
 
-def readdress_card(folder: str | Path, name: str, repo_id: str, *, has_code: bool = False) -> None:
-    """Let the code of a run's card load the pipeline from where it went.
+def readdress_card(folder: str | Path, names: Iterable[str], repo_id: str, *, has_code: bool = False) -> None:
+    """Let the code of a run's card load the checkpoint from where it went.
 
     Args:
         folder (`str` or `Path`): with the `README.md`.
-        name (`str`): of the run's folder, which its card loads.
+        names (`Iterable[str]`): of the run's folder, of which its card loads one.
         repo_id (`str`): to load instead.
         has_code (`bool`): whether the pipeline's code lies beside the weights, and the package is not needed.
     """
     path, package = Path(folder) / "README.md", "ViLearnImageTo3DPipeline"
-    card = path.read_text(encoding="utf-8").replace(f'from_pretrained("{name}")', f'from_pretrained("{repo_id}")')
+    card = path.read_text(encoding="utf-8")
+    for name in names:
+        card = card.replace(f'from_pretrained("{name}")', f'from_pretrained("{repo_id}")')
     if has_code:
         loading = f'DiffusionPipeline.from_pretrained("{repo_id}", trust_remote_code=True)'
         card = card.replace(f"from diffusers_vilearn import {package}", "from diffusers import DiffusionPipeline")

@@ -93,7 +93,9 @@ def publish_checkpoint(
         if facts or evaluation or template or not (staged / "README.md").is_file():
             write_card_and_example(staged, facts, evaluation=evaluation, template=template, repo_id=repo_id)
         else:
-            readdress_card(staged, Path(folder).resolve().name, repo_id, has_code=self_contained)
+            # The VAE of a run lies in `vae` in its folder.
+            names = (path.name for path in (Path(folder).resolve(), Path(folder).resolve().parent))
+            readdress_card(staged, names, repo_id, has_code=self_contained)
         api.create_repo(repo_id, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repo_id, folder_path=staged, commit_message="Upload checkpoint"))
 

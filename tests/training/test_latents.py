@@ -47,3 +47,16 @@ def test_every_split_that_is_asked_for_must_be_there(encoder, dataset):
     with pytest.raises(ValueError, match="has no shapes of heldut"):
         encode_dataset(encoder, dataset, {"latents": 8}, splits=["train", "heldut"], batch_size=4)
     assert not (dataset / "latents").exists()
+
+
+def test_a_table_has_one_number_of_points(work, dataset):
+    models = (str(work / "vae"), str(work / "encoder"))
+    few, many = (LatentEncoder.from_pretrained(*models, device="cpu", num_points=number) for number in (16, 64))
+    encode_dataset(few, dataset, {"latents": 8}, splits=["train"], batch_size=4)
+    with pytest.raises(ValueError, match="made with another num_points"):
+        encode_dataset(many, dataset, {"latents": 8}, splits=["train"], batch_size=4)
+    encode_dataset(many, dataset, {"more": 8}, splits=["train"], batch_size=4)
+    one, other = (load_table(str(dataset), table, "train")["moments"] for table in ("latents", "more"))
+    assert list(one) != list(other)
+    with pytest.raises(ValueError, match="`num_points` is 0"):
+        LatentEncoder.from_pretrained(*models, device="cpu", num_points=0)

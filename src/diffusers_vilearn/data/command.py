@@ -79,6 +79,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--num_tokens", type=int, nargs="*", help="One table `<name>-<tokens>` each; default: the VAE's, in `<name>`."
     )
     latents.add_argument(
+        "--num_points",
+        type=int,
+        default=4096,
+        help="Given to the encoder of each cloud, at most as many as are stored.",
+    )
+    latents.add_argument(
         "--min_votes",
         type=votes,
         default="balanced",
@@ -167,6 +173,7 @@ def prepare_latents(args: argparse.Namespace) -> None:
         args.image_encoder,
         device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
         min_votes=args.min_votes,
+        num_points=args.num_points,
         mirror=args.mirror,
         image_size=args.image_size,
     )

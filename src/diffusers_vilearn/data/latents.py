@@ -51,6 +51,8 @@ class ViewPreparation:
     """
 
     def __init__(self, vae_config, num_points: int = 4096):
+        if num_points < 1:
+            raise ValueError(f"`num_points` is {num_points}; it must be at least 1.")
         self.frame, self.sharp_flag, self.num_points = vae_config.frame, vae_config.sharp_flag, num_points
         self.takes_sharp_points = takes_sharp_points(vae_config)
 
@@ -162,6 +164,7 @@ class LatentEncoder:
             **self.fingerprints,
             "frame": self.vae.config.frame,
             "num_tokens": num_tokens,
+            "num_points": self.prepare_view.num_points,
             "min_votes": self.min_votes,
             "mirror": self.mirror,
             "image_size": self.image_processor.crop_size["height"],
@@ -299,8 +302,11 @@ def encode_dataset(
         batch_size (`int`): views at a time.
 
     Raises:
-        ValueError: there are no shapes of a split, a table was made otherwise, or another process is writing to it.
+        ValueError: `batch_size` is below 1, a split has no shapes, a table was made otherwise, or another process is
+            writing to it.
     """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` is {batch_size}; it must be at least 1.")
     shards = sorted(path.stem for path in (dataset / "shapes").glob("*.parquet"))
     if lacking := [split for split in splits if not any(shard.startswith(f"{split}-") for shard in shards)]:
         raise ValueError(f"{dataset} has no shapes of {', '.join(lacking)}; `prepare shapes` writes them.")
