@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from diffusers_vilearn import VecSetVAE
-from diffusers_vilearn.cards import FACTS, TEMPLATES, write_checkpoint_card, write_model_card
+from diffusers_vilearn.cards import FACTS, TEMPLATES, readdress_card, write_checkpoint_card, write_model_card
 from diffusers_vilearn.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +97,14 @@ def test_another_template_may_extend_ours(tmp_path):
     values = dict.fromkeys((*FACTS, "visible_fraction", "figures")) | {"components": {}, "parameters": "1M"}
     card = write_model_card(tmp_path, tmp_path / "mine.md", **values, what="it").read_text()
     assert "Use it." in card and "pipeline_tag: image-to-3d" in card
+
+
+def test_only_the_names_of_a_run_are_readdressed(tmp_path):
+    lines = [f'VecSetVAE.from_pretrained("{name}")' for name in ("dora", "me/base", "vae")]
+    (tmp_path / "README.md").write_text("\n".join(lines))
+    readdress_card(tmp_path, ("vae", "dora"), "me/mine")
+    assert (tmp_path / "README.md").read_text().count('from_pretrained("me/mine")') == 2
+    assert 'from_pretrained("me/base")' in (tmp_path / "README.md").read_text()
 
 
 def test_a_folder_without_a_checkpoint(tmp_path):
