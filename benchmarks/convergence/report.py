@@ -52,7 +52,7 @@ def draw_curves(settings: Settings, runs: dict[str, dict[int, Measured]], path: 
             axis.plot(steps, values.mean(axis=0), label=arm, marker=".", **style(index))
             axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=style(index)["color"], alpha=0.12)
         axis.set(title=LABELS[metric], xscale="log", xlabel="steps")
-        axis.set_xticks(steps, steps, fontsize="small")
+        axis.set_xticks(steps, steps, fontsize="small", rotation=45)
         axis.minorticks_off()
     for axis in axes.flat[len(METRICS) :]:
         axis.axis("off")
@@ -70,7 +70,7 @@ def draw_losses(settings: Settings, runs: dict[str, dict[int, Measured]], path: 
             values = np.array([[step[bin_index]["loss"] for step in run.losses] for run in by_seed.values()])
             axis.plot(settings.scoring.steps, values.mean(axis=0), label=arm, **style(index))
         axis.set(title=f"sigma {one['low']:.1f} to {one['high']:.1f}", xscale="log", yscale="log", xlabel="steps")
-        axis.set_xticks(settings.scoring.steps, settings.scoring.steps, fontsize="small")
+        axis.set_xticks(settings.scoring.steps, settings.scoring.steps, fontsize="small", rotation=45)
         axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes[0, 0].legend(fontsize="small")
     figure.suptitle("Diagnostic only: validation loss with each arm's own mask, which is information")
