@@ -174,7 +174,6 @@ class LatentEncoder:
         """Record what the table in `folder` is made with; refuse to go on with one made otherwise."""
         path, metadata = folder / METADATA_FILE, self.metadata(num_tokens)
         if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(metadata, indent=1).encode())
             return
         known = json.loads(path.read_text())
@@ -313,8 +312,8 @@ def encode_dataset(
     shards = [shard for shard in shards if shard.split("-")[0] in splits]
     with ExitStack() as locks:
         for table, num_tokens in tables.items():
-            encoder.check_table(dataset / table, num_tokens)
             locks.enter_context(locked(dataset / table))
+            encoder.check_table(dataset / table, num_tokens)
             remove_temporaries(dataset / table)
         for shard in tqdm(shards, desc=f"Shards of {', '.join(tables)}"):
             missing = {name: count for name, count in tables.items() if not shard_path(dataset, name, shard).exists()}

@@ -82,7 +82,6 @@ def build_shapes(
     """
     shards = plan_shards(records, objects_per_shard)
     preparation.check(records)
-    output_dir.mkdir(parents=True, exist_ok=True)
     with locked(output_dir):
         check_plan(output_dir, preparation, group_digests(records, shards), objects_per_shard)
         for folder in (output_dir, *(output_dir / table for table in TABLES)):

@@ -27,11 +27,13 @@ def shard_path(folder: Path, table: str, shard: str) -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder that one process at a time may write to; it is free again however the process ends.
+    """Hold a folder, made if need be, that one process at a time may write to; it is free again however the process
+    ends.
 
     Raises:
         ValueError: another process holds it.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
