@@ -127,7 +127,7 @@ class Settings:
             raise ValueError(f"{where} has unknown arms: {', '.join(unknown)}; there are {', '.join(ARMS)}.")
         values = dict(values)
         for name, kind in {"scoring": Scoring, "latents": Latents, "alignment": Alignment}.items():
-            if name in values:
+            if values.get(name) is not None:
                 _check_keys(values[name], kind, f"`{name}` of {where}")
                 values[name] = kind(**_expand(values[name], "objects", "root"))
         return cls(**_expand(values, "dataset_name", "vae", "image_encoder"))
@@ -140,6 +140,15 @@ class Settings:
     def shared(self) -> dict:
         """What all runs must have in common to be compared: everything but which arms and seeds there are."""
         return {name: value for name, value in asdict(self).items() if name not in ("arms", "ablations", "seeds")}
+
+    def published(self) -> dict:
+        """`shared` without where data and models lay, which says nothing to others."""
+        settings = self.shared()
+        for place in ("dataset_name", "vae", "image_encoder"):
+            settings[place] = Path(settings[place]).name
+        for place in ("objects", "root"):
+            (settings["alignment"] or {}).pop(place, None)
+        return settings
 
 
 @dataclass(frozen=True)

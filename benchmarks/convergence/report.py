@@ -1,24 +1,24 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write what a grid found: a page with tables and curves, and the numbers beside it.
+"""Write what a grid found: a page with tables and curves, drawn from the numbers beside it.
 
     python benchmarks/convergence/report.py --grid benchmarks/convergence/grid-cpu.yaml \\
         --output_dir runs/convergence --docs docs
 
-Takes the runs that are whole, be it not all of them. What the numbers mean is written by hand, in `findings.md`.
+Takes the runs that are whole, be it not all of them, and joins them to those that the page has already: not all need
+be measured at once, nor on one machine. What the numbers mean is written by hand, in `findings.md`.
 """
 
 import argparse
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import jinja2
 import matplotlib
 import numpy as np
 from arms import ARMS
-from grid import Settings
-from results import DETAIL, HEADLINE, IS_AS, METRICS, Measured, collect
+from results import DETAIL, HEADLINE, IS_AS, METRICS, collect, join, read_numbers, write_numbers
+
+from diffusers_vilearn.files import write_atomically
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -41,13 +41,13 @@ def style(index: int) -> dict[str, str]:
     return {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "--"}
 
 
-def draw_curves(settings: Settings, runs: dict[str, dict[int, Measured]], path: Path) -> None:
+def draw_curves(regime: dict, path: Path) -> None:
     """Each metric over the steps: the mean over seeds, and a band from the worst to the best seed."""
     columns = 4
     figure, axes = plt.subplots(-(-len(METRICS) // columns), columns, figsize=(16, 7), layout="constrained")
-    steps = settings.scoring.steps
+    steps = regime["settings"]["scoring"]["steps"]
     for axis, metric in zip(axes.flat, METRICS):
-        for index, (arm, by_seed) in enumerate(runs.items()):
+        for index, (arm, by_seed) in enumerate(regime["runs"].items()):
             values = np.array([run.curve[metric].mean(axis=1) for run in by_seed.values()])
             axis.plot(steps, values.mean(axis=0), label=arm, marker=".", **style(index))
             axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=style(index)["color"], alpha=0.12)
@@ -61,16 +61,17 @@ def draw_curves(settings: Settings, runs: dict[str, dict[int, Measured]], path: 
     plt.close(figure)
 
 
-def draw_losses(settings: Settings, runs: dict[str, dict[int, Measured]], path: Path) -> None:
+def draw_losses(regime: dict, path: Path) -> None:
     """The diagnostic validation loss over the steps, in each bin of the noise level."""
+    runs, steps = regime["runs"], regime["settings"]["scoring"]["steps"]
     bins = next(iter(next(iter(runs.values())).values())).losses[0]
     figure, axes = plt.subplots(1, len(bins), figsize=(4 * len(bins), 4), layout="constrained", squeeze=False)
     for bin_index, (axis, one) in enumerate(zip(axes[0], bins)):
         for index, (arm, by_seed) in enumerate(runs.items()):
             values = np.array([[step[bin_index]["loss"] for step in run.losses] for run in by_seed.values()])
-            axis.plot(settings.scoring.steps, values.mean(axis=0), label=arm, **style(index))
+            axis.plot(steps, values.mean(axis=0), label=arm, **style(index))
         axis.set(title=f"sigma {one['low']:.1f} to {one['high']:.1f}", xscale="log", yscale="log", xlabel="steps")
-        axis.set_xticks(settings.scoring.steps, settings.scoring.steps, fontsize="small", rotation=45)
+        axis.set_xticks(steps, steps, fontsize="small", rotation=45)
         axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes[0, 0].legend(fontsize="small")
     figure.suptitle("Diagnostic only: validation loss with each arm's own mask, which is information")
@@ -88,10 +89,10 @@ def interval(value: dict[str, float | None] | None, digits: int = 3) -> str:
     return text
 
 
-def extra_table(runs: dict[str, dict[int, Measured]], prefix: str) -> dict[str, dict[str, dict[str, float]]]:
+def extra_table(regime: dict, prefix: str) -> dict[str, dict[str, dict[str, float]]]:
     """Arm -> setting of the tasks named `prefix-setting` -> metric -> mean over seeds."""
     table = {}
-    for arm, by_seed in runs.items():
+    for arm, by_seed in regime["runs"].items():
         names = [name for name in next(iter(by_seed.values())).extra if name.startswith(f"{prefix}-")]
         for name in names:
             rows = [run.extra[name] for run in by_seed.values()]
@@ -100,22 +101,27 @@ def extra_table(runs: dict[str, dict[int, Measured]], prefix: str) -> dict[str, 
     return table
 
 
-def write_report(regimes: dict[str, dict], grid: Path, docs: Path, name: str) -> None:
-    """`<name>.md`, `<name>.json` and `images/<name>-*.png` in `docs`."""
+def write_report(regimes: dict[str, dict], grid: str, docs: Path, name: str) -> None:
+    """`<name>.md`, `<name>.json` and `images/<name>-*.png` in `docs`.
+
+    Args:
+        regimes (`dict`): by name, of `join`.
+        grid (`str`): name of the grid's file.
+        docs (`Path`), name (`str`): of the page.
+    """
     (docs / "images").mkdir(parents=True, exist_ok=True)
+    write_numbers(regimes, docs / f"{name}.json")
     for regime, found in regimes.items():
-        draw_curves(found["settings"], found["runs"], docs / "images" / f"{name}-{regime}.png")
-        draw_losses(found["settings"], found["runs"], docs / "images" / f"{name}-{regime}-losses.png")
-        found["fractions"] = extra_table(found["runs"], "fraction")
-        found["guidance"] = extra_table(found["runs"], "guidance")
+        draw_curves(found, docs / "images" / f"{name}-{regime}.png")
+        draw_losses(found, docs / "images" / f"{name}-{regime}-losses.png")
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["interval"] = interval
+    environment.filters |= {"interval": interval, "extra_table": extra_table}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(
         findings=FINDINGS.read_text(encoding="utf-8"),
         regimes=regimes,
         name=name,
-        grid=grid.name,
+        grid=grid,
         arms=ARMS,
         metrics=METRICS,
         headline=HEADLINE,
@@ -123,19 +129,7 @@ def write_report(regimes: dict[str, dict], grid: Path, docs: Path, name: str) ->
         detail=DETAIL,
     )
     lines = [line.rstrip() for line in page.splitlines()]
-    (docs / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    # Where the data and the models lay says nothing to others.
-    for found in regimes.values():
-        settings = asdict(found["settings"])
-        for place in ("dataset_name", "vae", "image_encoder"):
-            settings[place] = Path(settings[place]).name
-        if settings["alignment"] is not None:
-            del settings["alignment"]["objects"], settings["alignment"]["root"]
-        found["settings"] = settings
-        found["runs"] = {
-            arm: {seed: run.means() for seed, run in by_seed.items()} for arm, by_seed in found["runs"].items()
-        }
-    (docs / f"{name}.json").write_text(json.dumps(regimes, indent=1, allow_nan=False), encoding="utf-8")
+    write_atomically(docs / f"{name}.md", ("\n".join(lines) + "\n").encode())
 
 
 def parse_args():
@@ -149,4 +143,5 @@ def parse_args():
 
 if __name__ == "__main__":
     args = parse_args()
-    write_report(collect(args.grid, args.output_dir), args.grid, args.docs, args.name)
+    known = read_numbers(args.docs / f"{args.name}.json")
+    write_report(join(known, collect(args.grid, args.output_dir)), args.grid.name, args.docs, args.name)

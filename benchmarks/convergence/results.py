@@ -4,15 +4,17 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from arms import BASELINE
+from arms import ARMS, BASELINE
 from grid import Run, Settings, list_runs, read_grid
 from speedup import mean_with_interval, speed_up_with_interval
 from tasks import ALIGNMENT, is_scored, list_tasks, loss_path, step_name
 
+from diffusers_vilearn.files import write_atomically
 from diffusers_vilearn.metrics.score_files import Scores, read_scores
 from diffusers_vilearn.metrics.summary import is_lower_better, object_means
 
@@ -70,15 +72,27 @@ class Measured:
             visible_fraction=config["visible_fraction"],
         )
 
-    def means(self) -> dict:
-        """All of it meaned over objects, as JSON holds it."""
+    def numbers(self) -> dict:
+        """All of it as JSON holds it, objects to four digits."""
         return {
             "visible_fraction": self.visible_fraction,
-            "curve": {name: values.mean(axis=1).tolist() for name, values in self.curve.items()},
-            "final": {name: float(values.mean()) for name, values in self.final.items()},
+            "curve": {name: _four_digits(values) for name, values in self.curve.items()},
+            "final": {name: _four_digits(values) for name, values in self.final.items()},
             "extra": self.extra,
             "losses": self.losses,
         }
+
+    @classmethod
+    def of_numbers(cls, numbers: dict) -> "Measured":
+        """What `numbers` gave."""
+        arrays = {
+            part: {name: np.array(values) for name, values in numbers[part].items()} for part in ("curve", "final")
+        }
+        return cls(**{**numbers, **arrays})
+
+
+def _four_digits(values: np.ndarray) -> list:
+    return np.vectorize(lambda value: float(f"{value:.4g}"))(values).tolist()
 
 
 def _object_means(scores: Scores, metric: str) -> np.ndarray:
@@ -86,16 +100,16 @@ def _object_means(scores: Scores, metric: str) -> np.ndarray:
     return object_means({key: row[metric] for key, row in sorted(scores.items()) if metric in row})
 
 
-def read_regime(regime: str, settings: Settings, root: Path) -> dict[str, dict[int, Measured]]:
+def read_regime(regime: str, settings: Settings, root: Path) -> dict[str, dict[str, Measured]]:
     """What was measured of the whole runs of a regime: arm -> seed -> `Measured`."""
     results = defaultdict(dict)
     for run in list_runs({regime: settings}, root):
         if run.is_trained and is_scored(run):
-            results[run.arm][run.seed] = Measured.of(run)
-    return {arm: results[arm] for arm in settings.all_arms if arm in results}
+            results[run.arm][str(run.seed)] = Measured.of(run)
+    return results
 
 
-def summarise_regime(settings: Settings, results: dict[str, dict[int, Measured]]) -> dict[str, dict]:
+def summarise_regime(steps: list[int], results: dict[str, dict[str, Measured]]) -> dict[str, dict]:
     """For each arm its `final` scores; and against the baseline, over the `paired_seeds`, by metric: `speed_ups`,
     `differences`, and how many seeds of the arm end as well as the baseline's (`reached`)."""
     summary = {}
@@ -109,7 +123,7 @@ def summarise_regime(settings: Settings, results: dict[str, dict[int, Measured]]
         paired = sorted(by_seed.keys() & results.get(BASELINE, {}).keys())
         if arm != BASELINE and paired:
             pairs = [(results[BASELINE][seed], by_seed[seed]) for seed in paired]
-            summary[arm] |= {"paired_seeds": paired, **_against_baseline(settings.scoring.steps, pairs)}
+            summary[arm] |= {"paired_seeds": paired, **_against_baseline(steps, pairs)}
     return summary
 
 
@@ -132,7 +146,7 @@ def _interval_of_mean(by_seed: list[np.ndarray]) -> dict[str, float | None]:
 
 
 def collect(grid: Path, root: Path) -> dict[str, dict]:
-    """For each regime with whole runs: `settings`, `runs` and `summary`.
+    """For each regime with whole runs: `settings` and `runs`.
 
     Raises:
         ValueError: no run is whole.
@@ -140,11 +154,38 @@ def collect(grid: Path, root: Path) -> dict[str, dict]:
     regimes = {}
     for name, settings in read_grid(grid).items():
         if runs := read_regime(name, settings, root):
-            regimes[name] = {
-                "settings": settings,
-                "runs": runs,
-                "summary": summarise_regime(settings, runs),
-            }
+            regimes[name] = {"settings": settings.published(), "runs": runs}
     if not regimes:
         raise ValueError(f"{root} holds no run of {grid} that is trained and scored.")
     return regimes
+
+
+def join(known: dict[str, dict], measured: dict[str, dict]) -> dict[str, dict]:
+    """Regimes of two times or machines, each with its `summary`: what was `measured` replaces what was `known` of the
+    same runs, and whole regimes whose settings have changed."""
+    joined = dict(known)
+    for name, found in measured.items():
+        settings, runs = found["settings"], found["runs"]
+        if name in known and known[name]["settings"] == settings:
+            before = known[name]["runs"]
+            runs = {arm: before.get(arm, {}) | runs.get(arm, {}) for arm in before | runs}
+        runs = {arm: dict(sorted(runs[arm].items())) for arm in ARMS if arm in runs}
+        summary = summarise_regime(settings["scoring"]["steps"], runs)
+        joined[name] = {"settings": settings, "runs": runs, "summary": summary}
+    return joined
+
+
+def write_numbers(regimes: dict[str, dict], path: Path) -> None:
+    """What `join` gave, as `read_numbers` reads it."""
+    numbers = {name: {**found, "runs": _each_run(found["runs"], Measured.numbers)} for name, found in regimes.items()}
+    write_atomically(path, json.dumps(numbers, allow_nan=False).encode())
+
+
+def read_numbers(path: Path) -> dict[str, dict]:
+    """The regimes in a file, none if there is none."""
+    numbers = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {name: {**found, "runs": _each_run(found["runs"], Measured.of_numbers)} for name, found in numbers.items()}
+
+
+def _each_run(runs: dict[str, dict], function: Callable) -> dict[str, dict]:
+    return {arm: {seed: function(run) for seed, run in by_seed.items()} for arm, by_seed in runs.items()}

@@ -29,7 +29,7 @@ sys.path.insert(0, str(CONVERGENCE))
 import run as runner  # noqa: E402
 from grid import list_runs, read_grid  # noqa: E402
 from masks import derive_table, shuffled_tokens  # noqa: E402
-from results import collect  # noqa: E402
+from results import METRICS, Measured, collect, join, read_numbers  # noqa: E402
 from samples import Truths  # noqa: E402
 from speedup import Curve, mean_with_interval, speed_up, speed_up_with_interval  # noqa: E402
 from tasks import is_scored, list_tasks  # noqa: E402
@@ -99,6 +99,12 @@ def test_an_arm_that_ends_lower_may_still_be_sooner():
 def test_the_grids_for_a_gpu_share_their_runs():
     gpu, regimes = (read_grid(CONVERGENCE / f"grid-{name}.yaml")["base"] for name in ("gpu", "regimes"))
     assert gpu.shared() == regimes.shared()
+
+
+@pytest.mark.parametrize("path", CONVERGENCE.glob("grid-*.yaml"), ids=lambda path: path.stem)
+def test_a_published_grid_is_readable(path):
+    for settings in read_grid(path).values():
+        assert "none" in settings.arms
 
 
 def test_shuffled_masks_are_as_large_and_independent():
@@ -225,8 +231,8 @@ def test_a_grid_from_end_to_end(grid, experiment):
     assert {path.stem for path in (shuffled.folder / "scores").iterdir()} == names | {"fraction-0.5000"}
     shapes = [load_file(run.snapshot(300) / "diffusion_pytorch_model.safetensors") for run in (none, shuffled)]
     assert not all(torch.equal(value, shapes[1][name]) for name, value in shapes[0].items())
-    found = collect(grid, experiment)["base"]
-    none_run, shuffled_run = (found["runs"][arm][5] for arm in ("none", "va_rope_shuffled"))
+    found = join({}, collect(grid, experiment))["base"]
+    none_run, shuffled_run = (found["runs"][arm]["5"] for arm in ("none", "va_rope_shuffled"))
     assert none_run.curve["chamfer"].shape == (2, 1)
     final = read_scores(none.folder / "scores/step-00000300.jsonl")
     ((key, alignment),) = read_scores(none.folder / "scores/alignment.jsonl").items()
@@ -235,7 +241,7 @@ def test_a_grid_from_end_to_end(grid, experiment):
     # Of the same sample, which batches of other sizes round differently.
     assert alignment == pytest.approx(final[key], abs=1e-4)
     summary = found["summary"]["va_rope_shuffled"]
-    assert summary["paired_seeds"] == [5] and set(summary["speed_ups"]) == set(summary["reached"])
+    assert summary["paired_seeds"] == ["5"] and set(summary["speed_ups"]) == set(summary["reached"])
     assert summary["differences"]["chamfer"]["mean"] == pytest.approx(
         shuffled_run.final["chamfer"].mean() - none_run.final["chamfer"].mean()
     )
@@ -263,11 +269,41 @@ def test_the_report_is_written_from_files(grid, experiment, tmp_path):
     subprocess.run([*command, "--docs", tmp_path], env=environment, check=True)
     page, numbers = (tmp_path / "convergence.md").read_text(), json.loads((tmp_path / "convergence.json").read_text())
     assert "### Speed-up against `none`" in page and "{{" not in page and str(grid.parent) not in page
-    runs = collect(grid, experiment)["base"]["runs"]
-    assert numbers["base"]["runs"]["none"]["5"] == json.loads(json.dumps(runs["none"][5].means()))
-    assert f" | {runs['none'][5].final['chamfer'].mean():.3f} | " in page
+    found = collect(grid, experiment)["base"]
+    assert numbers["base"]["settings"] == found["settings"]
+    run = found["runs"]["none"]["5"]
+    assert f" | {run.final['chamfer'].mean():.3f} | " in page
+    kept = read_numbers(tmp_path / "convergence.json")["base"]["runs"]["none"]["5"]
+    for part in ("curve", "final"):
+        for metric, values in getattr(run, part).items():
+            assert getattr(kept, part)[metric] == pytest.approx(values, rel=1e-3)
     for picture in ("base", "base-losses"):
         assert (tmp_path / "images" / f"convergence-{picture}.png").stat().st_size > 10_000
+
+
+def measured(*values: float) -> Measured:
+    """A run of one step and one metric for each object."""
+    curves = {name: np.array([values, values]) for name in METRICS}
+    return Measured(curves, {name: np.array(values) for name in METRICS}, {}, [], 0.3)
+
+
+def test_runs_of_two_times_are_joined():
+    settings = {"scoring": {"steps": [1, 2]}}
+    before = {
+        "base": {"settings": settings, "runs": {"va_rope": {"0": measured(1, 2)}, "none": {"0": measured(0, 1)}}}
+    }
+    now = {"base": {"settings": settings, "runs": {"va_rope": {"0": measured(2, 3), "1": measured(4, 5)}}}}
+    other = {"other": before["base"]}
+    known = join({}, before | other)
+    joined = join(known, now)
+    assert joined["other"] == known["other"] and list(joined["base"]["runs"]) == ["none", "va_rope"]
+    summary = joined["base"]["summary"]["va_rope"]
+    assert summary["seeds"] == ["0", "1"] and summary["final"]["iou"]["mean"] == 3.5
+    # Only the first seed has a baseline.
+    assert summary["paired_seeds"] == ["0"] and summary["differences"]["iou"]["mean"] == 2
+    # Runs of other settings do not compare.
+    now["base"]["settings"] = {"scoring": {"steps": [1, 3]}}
+    assert list(join(known, now)["base"]["runs"]) == ["va_rope"]
 
 
 def test_a_stopped_grid_goes_on_to_the_same_state(grid, experiment, tmp_path):
