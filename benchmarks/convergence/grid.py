@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A grid file: data, model, arms, seeds and scores of the experiment, in one or several regimes; and its runs."""
 
+import json
 import math
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
 import yaml
 from arms import ARMS, masked_table
+
+SETTINGS_FILE = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,9 @@ class Settings:
         unknown = [arm for arm in [*values["arms"], *values.get("ablations", [])] if arm not in ARMS]
         if unknown:
             raise ValueError(f"{where} has unknown arms: {', '.join(unknown)}; there are {', '.join(ARMS)}.")
+        for name, found in {"arms": [*values["arms"], *values.get("ablations", [])], "seeds": values["seeds"]}.items():
+            if len(set(found)) < len(found):
+                raise ValueError(f"{where} has {name} twice: {found}, `ablations` included.")
         values = dict(values)
         for name, kind in {"scoring": Scoring, "latents": Latents, "alignment": Alignment}.items():
             if values.get(name) is not None:
@@ -224,6 +230,23 @@ def read_grid(path: Path) -> dict[str, Settings]:
         name: Settings.from_dict(_merge(values, changes or {}), f"{path}, regime {name}")
         for name, changes in regimes.items()
     }
+
+
+def check_kept(grid: dict[str, Settings], root: Path) -> dict:
+    """The settings that the runs in `root` were started with, by regime; as `Settings.shared`.
+
+    Raises:
+        ValueError: a regime of the grid has others.
+    """
+    path = root / SETTINGS_FILE
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    for name, settings in grid.items():
+        if kept.get(name, settings.shared()) != settings.shared():
+            raise ValueError(
+                f"{root} holds runs of regime {name} with other settings than the grid's; choose another"
+                " `--output_dir`, or another name for the regime. Arms and seeds may be added."
+            )
+    return kept
 
 
 def list_runs(grid: dict[str, Settings], root: Path) -> list[Run]:

@@ -74,7 +74,7 @@ def draw_losses(regime: dict, path: Path) -> None:
         axis.set_xticks(steps, steps, fontsize="small", rotation=45)
         axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes[0, 0].legend(fontsize="small")
-    figure.suptitle("Diagnostic only: validation loss with each arm's own mask, which is information")
+    figure.suptitle("Diagnostic only: loss with each arm's own mask, which is information")
     figure.savefig(path, dpi=80)
     plt.close(figure)
 
@@ -101,12 +101,13 @@ def extra_table(regime: dict, prefix: str) -> dict[str, dict[str, dict[str, floa
     return table
 
 
-def write_report(regimes: dict[str, dict], grid: str, docs: Path, name: str) -> None:
+def write_report(regimes: dict[str, dict], grid: str, findings: str, docs: Path, name: str) -> None:
     """`<name>.md`, `<name>.json` and `images/<name>-*.png` in `docs`.
 
     Args:
         regimes (`dict`): by name, of `join`.
         grid (`str`): name of the grid's file.
+        findings (`str`): Markdown, what the numbers mean.
         docs (`Path`), name (`str`): of the page.
     """
     (docs / "images").mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,7 @@ def write_report(regimes: dict[str, dict], grid: str, docs: Path, name: str) -> 
     environment.filters |= {"interval": interval, "extra_table": extra_table}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(
-        findings=FINDINGS.read_text(encoding="utf-8"),
+        findings=findings,
         regimes=regimes,
         name=name,
         grid=grid,
@@ -138,10 +139,12 @@ def parse_args():
     parser.add_argument("--output_dir", type=Path, required=True, help="That of run.py.")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="Folder to write to.")
     parser.add_argument("--name", default="convergence", help="Of the page.")
+    parser.add_argument("--findings", type=Path, default=FINDINGS, help="Markdown that stands above the numbers.")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     args = parse_args()
     known = read_numbers(args.docs / f"{args.name}.json")
-    write_report(join(known, collect(args.grid, args.output_dir)), args.grid.name, args.docs, args.name)
+    regimes = join(known, collect(args.grid, args.output_dir))
+    write_report(regimes, args.grid.name, args.findings.read_text(encoding="utf-8"), args.docs, args.name)

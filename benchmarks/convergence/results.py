@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scores of all runs of a grid -> curves, speed-ups and differences."""
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from arms import ARMS, BASELINE
-from grid import Run, Settings, list_runs, read_grid
+from grid import Run, Settings, check_kept, list_runs, read_grid
 from speedup import mean_with_interval, speed_up_with_interval
 from tasks import ALIGNMENT, is_scored, list_tasks, loss_path, step_name
 
 from diffusers_vilearn.files import write_atomically
 from diffusers_vilearn.metrics.score_files import Scores, read_scores
 from diffusers_vilearn.metrics.summary import is_lower_better, object_means
+from diffusers_vilearn.training.tables import read_metadata
 
 METRICS = (
     "chamfer",
@@ -146,32 +148,53 @@ def _interval_of_mean(by_seed: list[np.ndarray]) -> dict[str, float | None]:
 
 
 def collect(grid: Path, root: Path) -> dict[str, dict]:
-    """For each regime with whole runs: `settings` and `runs`.
+    """For each regime with whole runs: `settings`; `data`, what tells other latents or views from these; and `runs`.
 
     Raises:
-        ValueError: no run is whole.
+        ValueError: no run is whole, or the runs were started with other settings than the grid's.
     """
-    regimes = {}
-    for name, settings in read_grid(grid).items():
+    regimes, settings_of = {}, read_grid(grid)
+    check_kept(settings_of, root)
+    for name, settings in settings_of.items():
         if runs := read_regime(name, settings, root):
-            regimes[name] = {"settings": settings.published(), "runs": runs}
+            regimes[name] = {"settings": settings.published(), "data": _data(name, settings, root), "runs": runs}
     if not regimes:
         raise ValueError(f"{root} holds no run of {grid} that is trained and scored.")
     return regimes
 
 
+def _data(regime: str, settings: Settings, root: Path) -> dict:
+    """What the latents were made with, and a digest of the views that are scored at the last step."""
+    run = next(run for run in list_runs({regime: settings}, root) if run.is_trained and is_scored(run))
+    views = sorted(read_scores(list_tasks(run)[len(settings.scoring.steps) - 1].path(run)))
+    digest = hashlib.sha256(json.dumps(views).encode()).hexdigest()
+    return read_metadata(settings.dataset_name, settings.latents.table) | {"views": digest}
+
+
 def join(known: dict[str, dict], measured: dict[str, dict]) -> dict[str, dict]:
-    """Regimes of two times or machines, each with its `summary`: what was `measured` replaces what was `known` of the
-    same runs, and whole regimes whose settings have changed."""
+    """Regimes of two times or machines, each with its `summary`: what was `measured` joins what was `known`, and
+    replaces it where both have the same run.
+
+    Raises:
+        ValueError: a regime was measured with other settings or data than it is known with.
+    """
     joined = dict(known)
     for name, found in measured.items():
-        settings, runs = found["settings"], found["runs"]
-        if name in known and known[name]["settings"] == settings:
-            before = known[name]["runs"]
-            runs = {arm: before.get(arm, {}) | runs.get(arm, {}) for arm in before | runs}
+        runs, before = found["runs"], known.get(name)
+        if before is not None:
+            if differing := [part for part in ("settings", "data") if before.get(part) != found[part]]:
+                raise ValueError(
+                    f"Runs of regime {name} are known with other {' and '.join(differing)}, so that both do not"
+                    " compare: give the regime or the page another name, or take the known one out of the page's"
+                    " JSON file."
+                )
+            runs = {arm: before["runs"].get(arm, {}) | runs.get(arm, {}) for arm in before["runs"] | runs}
         runs = {arm: dict(sorted(runs[arm].items())) for arm in ARMS if arm in runs}
-        summary = summarise_regime(settings["scoring"]["steps"], runs)
-        joined[name] = {"settings": settings, "runs": runs, "summary": summary}
+        joined[name] = {
+            **found,
+            "runs": runs,
+            "summary": summarise_regime(found["settings"]["scoring"]["steps"], runs),
+        }
     return joined
 
 

@@ -21,12 +21,17 @@ import time
 from collections import deque
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
 import yaml
 from arms import ARMS, masked_table
-from grid import Run, Settings, list_runs, read_grid
-from tasks import is_scored
+from grid import SETTINGS_FILE, Run, Settings, check_kept, list_runs, read_grid
+from samples import Truths
+from tasks import is_scored, list_tasks
 
+from diffusers_vilearn import VecSetVAE
+from diffusers_vilearn.data.latents import METADATA_FILE
 from diffusers_vilearn.files import write_atomically
 
 HERE = Path(__file__).resolve().parent
@@ -45,33 +50,43 @@ class TableJob:
 
     def __init__(self, settings: Settings, masks: str, root: Path, device: str):
         self.settings, self.masks, self.device = settings, masks, device
-        self.name = masked_table(settings.latents.table, masks)
+        self.folder = Path(settings.dataset_name)
+        self.table = masked_table(settings.latents.table, masks)
+        self.name = f"{self.folder.name}-{self.table}"
         self.log = root / f"{self.name}.log"
 
     def next_command(self) -> list | None:
         """The arguments of what is to be done next; `None` if nothing is."""
+        return self._encode() if self.masks == "grouped" else self._derive()
+
+    def _encode(self) -> list | None:
         settings, latents = self.settings, self.settings.latents
-        folder = Path(settings.dataset_name)
-        if self.masks != "grouped":
-            # The last file that `masks.py` writes.
-            if (folder / self.name / "metadata.json").exists():
-                return None
-            command = [HERE / "masks.py", "--dataset_name", folder, "--table", latents.table, "--masks", self.masks]
-            return [*command, "--vae", settings.vae]
-        shards = {path.name for path in (folder / "shapes").glob("*.parquet")}
-        if shards <= {path.name for path in (folder / self.name).glob("*.parquet")}:
-            self._check_metadata(folder / self.name)
+        splits = sorted({"train", settings.scoring.split})
+        wanted = set.union(*(self._shards("shapes", split) for split in splits))
+        if wanted and wanted <= set.union(*(self._shards(self.table, split) for split in splits)):
+            self._check_metadata(self.folder / self.table)
             return None
-        command = [TRAINING / "prepare_dataset.py", "latents", "--dataset_name", folder, "--name", latents.name]
+        command = [TRAINING / "prepare_dataset.py", "latents", "--dataset_name", self.folder, "--name", latents.name]
         command += ["--vae", settings.vae, "--image_encoder", settings.image_encoder, "--device", self.device]
-        command += ["--splits", *sorted({"train", settings.scoring.split}), "--min_votes", latents.min_votes]
+        command += ["--splits", *splits, "--min_votes", latents.min_votes]
         command += ["--num_tokens", latents.num_tokens] if latents.num_tokens is not None else []
         command += ["--image_size", latents.image_size] if latents.image_size is not None else []
         return command + (["--mirror"] if latents.mirror else [])
 
+    def _derive(self) -> list | None:
+        base = self.settings.latents.table
+        is_whole = (self.folder / self.table / METADATA_FILE).exists()
+        if is_whole and self._shards(base, "train") == self._shards(self.table, "train"):
+            return None
+        command = [HERE / "masks.py", "--dataset_name", self.folder, "--table", base, "--masks", self.masks]
+        return [*command, "--vae", self.settings.vae]
+
+    def _shards(self, table: str, split: str) -> set[str]:
+        return {path.name for path in (self.folder / table).glob(f"{split}-*.parquet")}
+
     def _check_metadata(self, folder: Path) -> None:
         """`train_vilearn.py` checks the models of a table, but takes it with any options."""
-        metadata = json.loads((folder / "metadata.json").read_text())
+        metadata = json.loads((folder / METADATA_FILE).read_text())
         for name, wanted in asdict(self.settings.latents).items():
             if wanted is not None and metadata.get(name, wanted) != wanted:
                 raise ValueError(
@@ -203,31 +218,30 @@ def lock_experiment(root: Path):
 
 
 def keep_grid(grid: dict[str, Settings], root: Path) -> None:
-    """Note the settings of each regime in `root`; refuse to go on with others.
+    """Note the settings of each regime in `root`; refuse to go on with others, as `check_kept`."""
+    kept = check_kept(grid, root) | {name: settings.shared() for name, settings in grid.items()}
+    write_atomically(root / SETTINGS_FILE, json.dumps(kept, indent=1).encode())
+
+
+def check_views(runs: list[Run]) -> None:
+    """Open all views that the runs are scored on, so that none trains in vain.
 
     Raises:
-        ValueError: a regime's runs were started with other settings.
+        ValueError: a grid asks for more than its dataset has.
     """
-    path = root / "settings.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    for name, settings in grid.items():
-        shared = settings.shared()
-        if kept.setdefault(name, shared) != shared:
-            raise ValueError(
-                f"{root} holds runs of regime {name} with other settings than the grid's; choose another"
-                " `--output_dir`, or another name for the regime. Arms and seeds may be added."
-            )
-    write_atomically(path, json.dumps(kept, indent=1).encode())
-
-
-def table_jobs(runs: list[Run], device: str) -> list[TableJob]:
-    """The tables of some runs, each once, and the ones that others are derived from first."""
-    jobs = {}
+    opened = set()
     for run in runs:
-        for masks in dict.fromkeys(("grouped", ARMS[run.arm].masks)):
-            job = TableJob(run.settings, masks, run.root, device)
-            jobs.setdefault((run.settings.dataset_name, job.name), job)
-    return list(jobs.values())
+        for task in list_tasks(run):
+            key = (run.regime, *sorted(task.views.items()))
+            if key not in opened:
+                Truths(run.settings, SimpleNamespace(**VecSetVAE.load_config(run.settings.vae)), **task.views)
+                opened.add(key)
+
+
+def tables_of(run: Run, device: str) -> list[TableJob]:
+    """The tables that a run needs, the ones that others are derived from first."""
+    kinds = dict.fromkeys(("grouped", ARMS[run.arm].masks))
+    return [TableJob(run.settings, masks, run.root, device) for masks in kinds]
 
 
 def process_environment(device: str, threads: int | None) -> dict[str, str]:
@@ -261,13 +275,20 @@ def main(args) -> int:
     # The ablations' tables can wait until their turn.
     for ablations in (False, True):
         wanted = [run for run in runs if (run.arm in run.settings.ablations) == ablations]
-        failed += part.work(table_jobs(wanted, args.device), 1)
-        ready = [RunJob(run, args.grid, args.device) for run in wanted if run.table not in failed]
-        failed += part.work(ready, args.jobs)
+        # Each table once, and all that are derived after all that are not.
+        jobs = {(job.folder, job.table): job for run in wanted for job in tables_of(run, args.device)}
+        without = []
+        for derived in (False, True):
+            without += part.work([job for job in jobs.values() if (job.masks != "grouped") == derived], 1)
+        ready = [run for run in wanted if not {job.name for job in tables_of(run, args.device)} & set(without)]
+        if not part.is_over:
+            check_views(ready)
+        failed += without + part.work([RunJob(run, args.grid, args.device) for run in ready], args.jobs)
     done = sum(run.is_trained and is_scored(run) for run in runs)
     print(f"{done} of {len(runs)} runs are done." + ("" if done == len(runs) else " The same command goes on."))
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
+    datasets.disable_progress_bars()
     sys.exit(main(parse_args()))

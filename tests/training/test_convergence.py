@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The convergence experiment: arms that differ in what they should, known speed-ups, and a grid from end to end."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -27,12 +28,13 @@ CONVERGENCE = ROOT / "benchmarks/convergence"
 sys.path.insert(0, str(CONVERGENCE))
 
 import run as runner  # noqa: E402
-from grid import list_runs, read_grid  # noqa: E402
+from grid import Latents, list_runs, read_grid  # noqa: E402
 from masks import derive_table, shuffled_tokens  # noqa: E402
 from results import METRICS, Measured, collect, join, read_numbers  # noqa: E402
 from samples import Truths  # noqa: E402
 from speedup import Curve, mean_with_interval, speed_up, speed_up_with_interval  # noqa: E402
 from tasks import is_scored, list_tasks  # noqa: E402
+from told_apart import measure, places_visible_first, share_if_known, share_if_unknown  # noqa: E402
 
 STEPS = np.array([100, 200, 400, 800])
 
@@ -168,6 +170,33 @@ def test_an_oracle_refuses_shapes_that_are_not_those_of_the_latents(work, data, 
     assert not list((tmp_path / "data/latents-oracle").glob("*"))
 
 
+def test_what_an_encoding_tells_of_a_token():
+    rng = np.random.default_rng(0)
+    visible = np.stack([rng.permutation(np.arange(64) < 24) for _ in range(300)])
+    labels, places = visible.astype(int), np.tile(np.arange(64), (300, 1))
+    objects, noise = rng.normal(0, 5, (300, 1, 16)), rng.normal(0, 1, (300, 64, 16))
+    # What the class is worth is the same in all objects, or each object's own.
+    common = np.where(visible[..., None], 1.0, -2.0) + objects
+    own = visible[..., None] * rng.normal(0, 3, (300, 1, 16))
+    halves = slice(150), slice(150, None)
+
+    def unknown(tokens, labels):
+        (others, labels_of_others), rest = ((tokens[half], labels[half]) for half in halves)
+        return share_if_unknown(others, labels_of_others, *rest)
+
+    assert share_if_known(common, labels) == pytest.approx(1) == share_if_known(own, labels)
+    assert unknown(common, labels) == pytest.approx(1) and abs(unknown(own, labels)) < 0.02
+    # Two means of 64 tokens explain 1 / 63 of what is left about their common mean.
+    assert share_if_known(noise, labels) == pytest.approx(1 / 63, rel=0.05) and abs(unknown(noise, labels)) < 0.01
+    # A class of variance 24 / 64 * 40 / 64 * 3^2 beside that of the noise.
+    assert unknown(common + noise, labels) == pytest.approx(2.109 / 3.109, abs=0.01)
+    assert share_if_known(noise, places) == pytest.approx(1) and abs(unknown(noise, places)) < 0.01
+    assert unknown(noise[:1] + objects, places) == pytest.approx(1)
+    first = places_visible_first(visible)
+    assert (np.sort(first, axis=1) == places).all()
+    assert (first[visible] < 24).all() and (np.diff(first[0][visible[0]]) > 0).all()
+
+
 @pytest.fixture(scope="module")
 def grid(work, tmp_path_factory) -> Path:
     """A grid of two arms, one of which needs a table of its own, on a copy of the data."""
@@ -279,31 +308,39 @@ def test_the_report_is_written_from_files(grid, experiment, tmp_path):
             assert getattr(kept, part)[metric] == pytest.approx(values, rel=1e-3)
     for picture in ("base", "base-losses"):
         assert (tmp_path / "images" / f"convergence-{picture}.png").stat().st_size > 10_000
+    # What was measured elsewhere stays on the page.
+    (tmp_path / "convergence.json").write_text(json.dumps({"elsewhere": numbers["base"]}))
+    subprocess.run([*command, "--docs", tmp_path], env=environment, check=True)
+    assert json.loads((tmp_path / "convergence.json").read_text()) == {"elsewhere": numbers["base"], **numbers}
+    assert (tmp_path / "convergence.md").read_text().count("### Speed-up against `none`") == 2
+    assert (tmp_path / "images/convergence-elsewhere.png").exists()
 
 
 def measured(*values: float) -> Measured:
-    """A run of one step and one metric for each object."""
+    """A run of two steps and one value of each metric for each object."""
     curves = {name: np.array([values, values]) for name in METRICS}
     return Measured(curves, {name: np.array(values) for name in METRICS}, {}, [], 0.3)
 
 
 def test_runs_of_two_times_are_joined():
-    settings = {"scoring": {"steps": [1, 2]}}
-    before = {
-        "base": {"settings": settings, "runs": {"va_rope": {"0": measured(1, 2)}, "none": {"0": measured(0, 1)}}}
-    }
-    now = {"base": {"settings": settings, "runs": {"va_rope": {"0": measured(2, 3), "1": measured(4, 5)}}}}
-    other = {"other": before["base"]}
-    known = join({}, before | other)
-    joined = join(known, now)
+    compared = {"settings": {"scoring": {"steps": [1, 2]}}, "data": {"vae": "a", "views": "b"}}
+    before = {**compared, "runs": {"va_rope": {"0": measured(1, 2)}, "none": {"0": measured(0, 1)}}}
+    now = {**compared, "runs": {"va_rope": {"0": measured(2, 3), "1": measured(4, 5)}}}
+    known = join({}, {"base": before, "other": before})
+    joined = join(known, {"base": now})
     assert joined["other"] == known["other"] and list(joined["base"]["runs"]) == ["none", "va_rope"]
     summary = joined["base"]["summary"]["va_rope"]
     assert summary["seeds"] == ["0", "1"] and summary["final"]["iou"]["mean"] == 3.5
     # Only the first seed has a baseline.
     assert summary["paired_seeds"] == ["0"] and summary["differences"]["iou"]["mean"] == 2
-    # Runs of other settings do not compare.
-    now["base"]["settings"] = {"scoring": {"steps": [1, 3]}}
-    assert list(join(known, now)["base"]["runs"]) == ["va_rope"]
+
+
+@pytest.mark.parametrize("part, value", [("settings", {"scoring": {"steps": [1, 3]}}), ("data", {"vae": "other"})])
+def test_runs_that_do_not_compare_are_not_joined(part, value):
+    compared = {"settings": {"scoring": {"steps": [1, 2]}}, "data": {"vae": "a"}, "runs": {"none": {"0": measured(1)}}}
+    known = join({}, {"base": compared})
+    with pytest.raises(ValueError, match=f"base are known with other {part}"):
+        join(known, {"base": {**compared, part: value}})
 
 
 def test_a_stopped_grid_goes_on_to_the_same_state(grid, experiment, tmp_path):
@@ -332,8 +369,8 @@ def test_a_table_that_cannot_be_made_is_named(grid, tmp_path, capfd):
     changed.write_text(yaml.safe_dump(values))
     assert start(changed, tmp_path / "run").wait(300) == 1
     output = capfd.readouterr().out
-    assert "other-8 failed with status" in output and "0 of 2 runs are done" in output
-    assert "nowhere" in (tmp_path / "run/other-8.log").read_text()
+    assert "data-other-8 failed with status" in output and "0 of 2 runs are done" in output
+    assert "nowhere" in (tmp_path / "run/data-other-8.log").read_text()
 
 
 def test_other_settings_are_refused(grid, experiment, tmp_path):
@@ -346,10 +383,53 @@ def test_other_settings_are_refused(grid, experiment, tmp_path):
     changed.write_text(yaml.safe_dump(values))
     with pytest.raises(ValueError, match="with other settings"):
         runner.keep_grid(read_grid(changed), experiment)
+    with pytest.raises(ValueError, match="with other settings"):
+        collect(changed, experiment)
+    values["arms"].append("none")
+    changed.write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match="has arms twice"):
+        read_grid(changed)
     values["train_batch_size"] = 4
     changed.write_text(yaml.safe_dump(values))
     with pytest.raises(ValueError, match="unknown keys: train_batch_size"):
         read_grid(changed)
+
+
+def test_told_apart_reads_a_table(work, grid, experiment):
+    from diffusers_vilearn import VecSetVAE
+
+    found = measure(str(grid.parent / "data"), "table-8", VecSetVAE.from_pretrained(work / "vae"))
+    assert 0 < found["visible or not"]["known"] < 1 == pytest.approx(found["position, visible tokens first"]["known"])
+    # log2(8!)
+    assert found["position, visible tokens first"]["bits"] == pytest.approx(15.299, abs=1e-3)
+    assert 0 < found["visible or not"]["bits"] < 8
+    with pytest.raises(ValueError, match="not made by this VAE"):
+        measure(str(grid.parent / "data"), "table-8", VecSetVAE.from_config(VecSetVAE.load_config(work / "vae")))
+
+
+def test_a_derived_table_is_made_anew_when_its_base_has_grown(grid, data):
+    settings = dataclasses.replace(read_grid(grid)["base"], dataset_name=str(data), latents=Latents())
+    job = runner.TableJob(settings, "shuffled", data, "cpu")
+    assert job.next_command() is None
+    (shard, *_) = sorted((data / "latents").glob("train-*"))
+    grown = shard.with_name(f"{shard.stem}-more.parquet")
+    shutil.copy(shard, grown)
+    try:
+        assert "masks.py" in str(job.next_command())
+    finally:
+        grown.unlink()
+    # Without shapes there is no table to be whole.
+    nowhere = dataclasses.replace(settings, dataset_name=str(data / "nowhere"))
+    assert "latents" in runner.TableJob(nowhere, "grouped", data, "cpu").next_command()
+
+
+def test_a_grid_that_asks_for_more_views_than_there_are_trains_nothing(grid, experiment):
+    runs = list_runs(read_grid(grid), experiment)
+    runner.check_views(runs)
+    scoring = dataclasses.replace(runs[0].settings.scoring, extra_views=9)
+    asking = dataclasses.replace(runs[0], settings=dataclasses.replace(runs[0].settings, scoring=scoring))
+    with pytest.raises(ValueError, match="asks for 9 views of the validation split"):
+        runner.check_views([asking])
 
 
 def test_an_experiment_is_locked_as_long_as_one_of_its_processes_lives(tmp_path):

@@ -1,0 +1,129 @@
+# Copyright 2026 The diffusers-vilearn Authors
+# SPDX-License-Identifier: Apache-2.0
+"""How much an encoding can tell of a token: the share of the variance among an object's tokens that goes with what the
+encoding tells them apart by, visibility or position.
+
+    python benchmarks/convergence/told_apart.py --dataset_name data/mine --table latents --vae runs/vae/vae
+
+Where the noise is highest, a model that does not know which token is which can predict no more than the mean of all
+tokens of the object. The share is the part of this error that the encoding takes away: from a model that knows the
+object, and has learned by heart where its visible tokens, or its token at each position, lie; and from one that knows
+it only as well as the mean of other objects does. The bits are those of the split, or order, that tells noise tokens
+apart.
+"""
+
+import argparse
+import json
+from math import comb, factorial, log2
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from masks import shuffled_tokens
+from tqdm.auto import tqdm
+
+from diffusers_vilearn import VecSetVAE
+from diffusers_vilearn.data.latents import fingerprint
+from diffusers_vilearn.data.loading import load_table
+from diffusers_vilearn.training.tables import read_metadata
+
+
+def centred(tokens: np.ndarray) -> np.ndarray:
+    """Tokens (views, tokens, channels) less the mean of each view's."""
+    return tokens - tokens.mean(axis=1, keepdims=True)
+
+
+def label_sums(tokens: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums (views, labels, channels) and counts (views, labels, 1) of the tokens of each label."""
+    members = (labels[..., None] == np.arange(labels.max() + 1)).astype(tokens.dtype)
+    return np.einsum("vtl,vtc->vlc", members, tokens), members.sum(axis=1)[..., None]
+
+
+def share_if_known(tokens: np.ndarray, labels: np.ndarray) -> float:
+    """Of the variance within a view, what is between the means of its own labels.
+
+    Args:
+        tokens (`np.ndarray`): (views, tokens, channels).
+        labels (`np.ndarray`): (views, tokens) int from 0, what tells tokens apart.
+    """
+    tokens = centred(tokens)
+    sums, counts = label_sums(tokens, labels)
+    return float((sums**2 / np.maximum(counts, 1)).sum() / (tokens**2).sum())
+
+
+def share_if_unknown(
+    others: np.ndarray, labels_of_others: np.ndarray, tokens: np.ndarray, labels: np.ndarray
+) -> float:
+    """Of the variance within a view, what the means of the labels over other objects explain; below 0 where these are
+    worse than no mean at all. Arguments as of `share_if_known`."""
+    tokens = centred(tokens)
+    sums, counts = label_sums(centred(others), labels_of_others)
+    means = sums.sum(axis=0) / np.maximum(counts.sum(axis=0), 1)
+    return float(1 - ((tokens - means[labels]) ** 2).sum() / (tokens**2).sum())
+
+
+def places_visible_first(visible: np.ndarray) -> np.ndarray:
+    """(views, tokens): positions of sequence RoPE over grouped tokens."""
+    order = np.argsort(~visible, axis=1, kind="stable")
+    return np.argsort(order, axis=1)
+
+
+def load_tokens(dataset: str, table: str, split: str, vae: VecSetVAE) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Normalised posterior means (views, tokens, channels), and for each encoding the labels (views, tokens)."""
+    columns = ["uid", "view", "mirrored", "moments", "visible_tokens"]
+    rows = load_table(dataset, table, split).with_format("numpy", columns)
+    means, visible, drawn = [], [], []
+    for row in tqdm(rows, desc=split):
+        means.append(np.split(row["moments"].astype(np.float32), 2, axis=-1)[0])
+        index = np.arange(len(means[-1]))
+        visible.append(np.isin(index, row["visible_tokens"]))
+        drawn.append(np.isin(index, shuffled_tokens(row, len(index))))
+    visible, drawn = np.stack(visible), np.stack(drawn)
+    return vae.normalize_latents(torch.from_numpy(np.stack(means))).numpy(), {
+        "visible or not": visible.astype(int),
+        "as many drawn tokens": drawn.astype(int),
+        "position, visible tokens first": places_visible_first(visible),
+        "position, in the order of farthest points": np.broadcast_to(np.arange(visible.shape[1]), visible.shape),
+    }
+
+
+def measure(dataset: str, table: str, vae: VecSetVAE) -> dict[str, dict[str, float]]:
+    """By encoding: `known`, `unknown`, the shares on held-out objects; and `bits`.
+
+    Raises:
+        ValueError: the table was made by another VAE.
+    """
+    if fingerprint(vae) != read_metadata(dataset, table)["vae"]:
+        raise ValueError(f"The latents {table} of {dataset} were not made by this VAE.")
+    others, labels_of_others = load_tokens(dataset, table, "train", vae)
+    tokens, labels = load_tokens(dataset, table, "heldout", vae)
+    count, size = tokens.shape[1], round(labels["visible or not"].sum(axis=1).mean())
+    return {
+        name: {
+            "known": share_if_known(tokens, labels[name]),
+            "unknown": share_if_unknown(others, labels_of_others[name], tokens, labels[name]),
+            "bits": log2(factorial(count) if name.startswith("position") else comb(count, size)),
+        }
+        for name in labels
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_name", required=True, help="Prepared dataset with the splits train and heldout.")
+    parser.add_argument("--table", default="latents")
+    parser.add_argument("--vae", required=True, help="That made the table.")
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    found = measure(args.dataset_name, args.table, VecSetVAE.from_pretrained(args.vae))
+    print("| what a token is told | share if the object is known | if not | bits |\n| --- | ---: | ---: | ---: |")
+    for name, one in found.items():
+        print(f"| {name} | {100 * one['known']:.1f}% | {100 * one['unknown']:.1f}% | {one['bits']:.0f} |")
+    if args.output:
+        args.output.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    datasets.disable_progress_bars()
+    main()
