@@ -186,9 +186,11 @@ def test_attention_backend(pipe, image, backend, monkeypatch):
 
     expected = field(pipe, image)
     name, calls = attention_dispatch.AttentionBackendName(backend), []
-    backends = attention_dispatch._AttentionBackendRegistry._backends
-    kernel = backends[name]
-    monkeypatch.setitem(backends, name, lambda *args, **kwargs: calls.append(1) or kernel(*args, **kwargs))
+    registry = attention_dispatch._AttentionBackendRegistry
+    kernel = registry._backends[name]
+    monkeypatch.setitem(registry._backends, name, lambda *args, **kwargs: calls.append(1) or kernel(*args, **kwargs))
+    # A model's backend becomes that of all others: put back what it was.
+    monkeypatch.setattr(registry, "_active_backend", registry._active_backend)
     for model in (pipe.transformer, pipe.vae):
         model.set_attention_backend(backend)
     torch.testing.assert_close(field(pipe, image), expected, atol=1e-4, rtol=1e-4)
