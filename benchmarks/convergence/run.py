@@ -75,6 +75,7 @@ class TableJob:
 
     def _derive(self) -> list | None:
         base = self.settings.latents.table
+        # The last file that `masks.py` writes.
         is_whole = (self.folder / self.table / METADATA_FILE).exists()
         if is_whole and self._shards(base, "train") == self._shards(self.table, "train"):
             return None
@@ -275,11 +276,9 @@ def main(args) -> int:
     # The ablations' tables can wait until their turn.
     for ablations in (False, True):
         wanted = [run for run in runs if (run.arm in run.settings.ablations) == ablations]
-        # Each table once, and all that are derived after all that are not.
+        # Each table once.
         jobs = {(job.folder, job.table): job for run in wanted for job in tables_of(run, args.device)}
-        without = []
-        for derived in (False, True):
-            without += part.work([job for job in jobs.values() if (job.masks != "grouped") == derived], 1)
+        without = part.work(list(jobs.values()), 1)
         ready = [run for run in wanted if not {job.name for job in tables_of(run, args.device)} & set(without)]
         if not part.is_over:
             check_views(ready)
