@@ -15,6 +15,8 @@ the same folder are compared as well, paired by view. docs/metrics.md defines th
 
 import argparse
 import json
+import shlex
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,8 +35,8 @@ from diffusers_vilearn.files import write_atomically
 from diffusers_vilearn.metrics.image_alignment import IMAGE_ENCODER
 from diffusers_vilearn.metrics.reconstruction import THRESHOLDS, decoded_field, extract_and_score
 from diffusers_vilearn.metrics.rendered_views import NUM_VIEWS, RESOLUTION
-from diffusers_vilearn.metrics.score_files import ScoreFile, write_scores
-from diffusers_vilearn.metrics.suite import METRICS, MetricSuite, check_metrics, settings_of
+from diffusers_vilearn.metrics.score_files import ScoreFile, check_comparable, methods_of, write_scores
+from diffusers_vilearn.metrics.suite import METRICS, MetricSuite, check_options
 from diffusers_vilearn.metrics.summary import best_median_worst, write_summary
 from diffusers_vilearn.pipelines.preview import contact_sheet, render_views
 
@@ -64,7 +66,7 @@ def parse_args():
     parser.add_argument(
         "--reference",
         nargs="*",
-        help="Methods that all others are subtracted from; by default those that generate.",
+        help="Methods that all others are subtracted from; by default those that generate, if any.",
     )
     parser.add_argument("--sheet_rows", type=int, default=3, help="Best, median and worst shapes to draw; 0 for none.")
     parser.add_argument("--rank_by", help="Metric that tells the best from the worst; the last F-score by default.")
@@ -94,10 +96,12 @@ def parse_args():
     metrics.add_argument("--renderer", choices=("embree", "nvdiffrast"), default="embree")
     metrics.add_argument("--hi3deval", type=Path, help="Your git checkout of 3DTopia/Hi3DEval.")
     metrics.add_argument(
-        "--hi3deval_launcher", nargs="+", help="Its `torchrun`, where it has an environment of its own."
+        "--hi3deval_launcher",
+        type=shlex.split,
+        help="In quotes, the `torchrun --standalone` of its environment, where it has one of its own.",
     )
     args = parser.parse_args()
-    check_metrics(args)
+    check_options(args)
     return args
 
 
@@ -146,8 +150,8 @@ def named_checkpoints(words: list[str]) -> dict[str, str]:
     """Name -> checkpoint; a single one without a name is called nothing."""
     checkpoints = {}
     for word in words:
-        name, equals, path = word.partition("=")
-        if not equals or "/" in name:
+        name, _, path = word.partition("=")
+        if not path or "/" in name or Path(word).is_dir():
             name, path = "" if len(words) == 1 else Path(word).name, word
         if name in checkpoints:
             raise ValueError(f"`--checkpoint` has two named {name!r}; give them other names (name=folder).")
@@ -161,7 +165,8 @@ def score_method(pipeline, method: str, label: str, views, suite: MetricSuite, a
     if accelerator.is_main_process:
         components, options = MADE_WITH[method]
         file.join()
-        file.check_settings(settings_of(args, {name: getattr(pipeline, name) for name in components}, *options))
+        file.check_settings(suite.settings(views, {name: getattr(pipeline, name) for name in components}, options))
+        check_comparable(args.output_dir, {label})
     accelerator.wait_for_everyone()
     done = file.read()
     accelerator.wait_for_everyone()
@@ -212,11 +217,32 @@ def draw_sheet(path: Path, scores, views, pipeline, method: str, args) -> None:
         contact_sheet(rows, labels, ("input", "front", "right", "back", "left")).save(path, optimize=True)
 
 
+def label_of(name: str, method: str) -> str:
+    """Of a method of the checkpoint that is called `name`, in tables and file names."""
+    return f"{name}.{method}" if name else method
+
+
+def references_of(args, names: Iterable[str]) -> list[str]:
+    """The methods that others are subtracted from.
+
+    Raises:
+        ValueError: `--reference` names one that is neither to be scored nor in the folder.
+    """
+    if args.reference is None:
+        methods = ["generation"] if "generation" in args.methods else args.methods
+        return [label_of(name, method) for name in names for method in methods]
+    known = {*(label_of(name, method) for name in names for method in args.methods), *methods_of(args.output_dir)}
+    if unknown := set(args.reference) - known:
+        raise ValueError(f"`--reference` must be of {sorted(known)}, but has {sorted(unknown)}.")
+    return args.reference
+
+
 def main(args):
     # The others wait while the main process finishes a method.
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))])
     args.output_dir.mkdir(parents=True, exist_ok=True)
     checkpoints = named_checkpoints(args.checkpoint)
+    references = references_of(args, checkpoints)
     suite = MetricSuite(args, accelerator.device)
     for name, checkpoint in checkpoints.items():
         pipeline = ViLearnImageTo3DPipeline.from_pretrained(checkpoint).to(accelerator.device)
@@ -230,12 +256,9 @@ def main(args):
             views_per_object=args.views_per_object,
         )
         for method in args.methods:
-            label = f"{name}.{method}" if name else method
-            score_method(pipeline, method, label, views, suite, accelerator, args)
+            score_method(pipeline, method, label_of(name, method), views, suite, accelerator, args)
     if accelerator.is_main_process:
-        generating = [f"{name}.generation" if name else "generation" for name in checkpoints]
-        references = generating if "generation" in args.methods else []
-        print(write_summary(args.output_dir, references if args.reference is None else args.reference))
+        print(write_summary(args.output_dir, references))
     accelerator.end_training()
 
 

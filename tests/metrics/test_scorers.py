@@ -2,69 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The steps of the evaluation on true meshes: a right shape, a wrong one and one that failed."""
 
-import json
 import os
 import resource
 
 import numpy as np
 import pytest
 import trimesh
-from PIL import Image
 
-from diffusers_vilearn.data.evaluation_views import EvaluationView
-from diffusers_vilearn.data.frames import object_to_frame
-from diffusers_vilearn.data.true_meshes import TrueMeshes
-from diffusers_vilearn.geometry import fit_camera, render, sphere_cameras
+from diffusers_vilearn.geometry import fit_camera, render
 from diffusers_vilearn.metrics.frechet import Dinov2Features
 from diffusers_vilearn.metrics.scorers import (
     AlignmentScorer,
     DetailScorer,
     FrechetScorer,
     RenderScorer,
-    ScoredShape,
     TurntableScorer,
     file_name,
 )
-
-CAMERAS = sphere_cameras(10, distance=3.2, vertical_fov=45)
-AZIMUTH = 70
-
-
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory, chair) -> TrueMeshes:
-    folder = tmp_path_factory.mktemp("meshes")
-    record = dict.fromkeys(("source", "licence", "creator", "name", "category"), "test") | {"split": "heldout"}
-    meshes = {"chair": chair, "box": trimesh.creation.box((1, 2, 0.5)), "ring": trimesh.creation.torus(1, 0.3)}
-    lines = []
-    for name, mesh in meshes.items():
-        mesh.copy().apply_scale(12).export(folder / f"{name}.ply")
-        lines.append(json.dumps(record | {"uid": f"a/{name}", "path": f"{name}.ply"}))
-    (folder / "objects.jsonl").write_text("\n".join(lines))
-    return TrueMeshes(folder / "objects.jsonl", folder, "heldout")
-
-
-@pytest.fixture(scope="module")
-def shape_of(truth):
-    """(uid of the truth, mesh in the frame of the model) -> `ScoredShape` of a view from the side."""
-
-    def make(uid: str, mesh: trimesh.Trimesh | None) -> ScoredShape:
-        true = truth[uid]
-        camera = fit_camera(true.vertices, AZIMUTH, 15)
-        view = EvaluationView(
-            uid=uid,
-            view=0,
-            image=Image.fromarray(render(true, camera, 140).color),
-            camera=camera,
-            similarity=object_to_frame("view", true.vertices, AZIMUTH),
-            surface=np.zeros((0, 6)),
-            sharp_edges=np.zeros((0, 6)),
-            seen=np.zeros(0, bool),
-            xyz=np.zeros((0, 3)),
-            inside=np.zeros(0, bool),
-        )
-        return ScoredShape(mesh, view, cameras=CAMERAS, resolution=70, truth=truth)
-
-    return make
 
 
 def right(shape_of, uid: str) -> trimesh.Trimesh:

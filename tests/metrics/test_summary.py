@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from diffusers_vilearn.metrics.score_files import ScoreFile, read_scores, write_scores
+from diffusers_vilearn.metrics.score_files import ScoreFile, check_comparable, read_scores, write_scores
 from diffusers_vilearn.metrics.summary import (
     best_median_worst,
     bootstrap_interval,
@@ -75,7 +75,9 @@ def test_best_median_and_worst_know_which_way_is_better():
 
     assert ranked("iou", 2) == {"best": "gf", "median": "ed", "worst": "ba"}
     assert ranked("chamfer", 1) == {"best": "a", "median": "d", "worst": "g"}
-    assert ranked("iou", 9) == ranked("iou", 2), "no view comes twice"
+    assert ranked("iou", 9) == {"best": "gfe", "median": "dc", "worst": "ba"}, "no view comes twice"
+    scores = {key: scores[key] for key in list(scores)[:2]}
+    assert ranked("iou", 3) == {"best": "b", "median": "", "worst": "a"}
     with pytest.raises(ValueError, match=r"one of \['iou', 'chamfer'\]"):
         ranked("psnr", 1)
 
@@ -125,6 +127,11 @@ def test_methods_that_were_measured_differently_do_not_join_one_table(tmp_path):
     (tmp_path / "settings/b.json").write_text(json.dumps({"resolution": 32, "seed": 0}))
     with pytest.raises(ValueError, match="`resolution` is 128 for a and 32 for b"):
         write_summary(tmp_path, [])
+    (tmp_path / "settings/new.json").write_text(json.dumps({"resolution": 64}))
+    (tmp_path / "b.jsonl").unlink()
+    check_comparable(tmp_path)
+    with pytest.raises(ValueError, match="`resolution` is 128 for a and 64 for new"):
+        check_comparable(tmp_path, ["new"])
 
 
 def test_parts_of_processes_are_joined_and_scores_of_other_settings_refused(tmp_path):

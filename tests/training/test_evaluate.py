@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -116,6 +117,11 @@ def test_an_interrupted_evaluation_goes_on_and_other_settings_are_refused(work, 
     # Fewer views than there are scores of: nothing is made, nor lost.
     evaluate(alone, *arguments(work, alone, checkpoints[0]), "--views_per_object", 1, "--sheet_rows", 1)
     assert sorted((alone / "generation.jsonl").read_text().splitlines()) == sorted(before.splitlines())
+    # What cannot stand in one table, or be subtracted, is said before anything is made.
+    other = (*arguments(work, alone, f"other={checkpoints[0]}"), "--resolution", 16)
+    assert "`resolution` is 12 for generation and 16" in evaluate(alone, *other, expected=1)
+    output = evaluate(alone, *arguments(work, alone, checkpoints[0]), "--reference", "nothing", expected=1)
+    assert "`--reference` must be of ['generation', 'reconstruction'], but has ['nothing']" in output
     output = evaluate(alone, *arguments(work, alone, checkpoints[0], steps=3), expected=1)
     assert "other settings, which differ in num_inference_steps" in output
     output = evaluate(alone, *arguments(work, alone, checkpoints[1]), expected=1)
@@ -142,6 +148,13 @@ def test_two_checkpoints_are_compared_in_pairs(work, checkpoints, tmp_path):
     expected = np.mean([rows["first"][key]["iou"] - rows["second"][key]["iou"] for key in rows["first"]])
     assert one["mean"] == pytest.approx(expected) and other["mean"] == pytest.approx(-expected)
     assert one["mean"] != 0 and not list((tmp_path / "scores").glob("*.png"))
+
+    # Reconstructions are compared with each other where nothing is generated.
+    more = ("--methods", "reconstruction", "--max_views", 2)
+    evaluate(tmp_path / "vaes", *arguments(work, tmp_path / "vaes", *pairs), *more)
+    differences = json.loads((tmp_path / "vaes" / "summary.json").read_text())["differences"]
+    assert set(differences["first.reconstruction"]) == {"second.reconstruction"}
+    assert (tmp_path / "vaes" / "first.reconstruction.png").exists()
 
 
 def test_metrics_that_need_meshes_and_models(work, checkpoints, tmp_path):
@@ -178,6 +191,26 @@ def test_the_visible_fraction_belongs_to_the_scores(work, checkpoints, tmp_path)
     assert scores["few"] != scores["many"]
     output = evaluate(tmp_path, *command, expected=1)
     assert "made with other settings, which differ in visible_fraction" in output
+
+
+def test_data_prepared_anew_or_another_frame_does_not_go_on_with_the_scores(work, checkpoints, tmp_path):
+    data = shutil.copytree(work / "data", tmp_path / "data")
+    common = ("--methods", "reconstruction", "--max_views", 1, "--sheet_rows", 0, "--dataset_name", data)
+    evaluate(tmp_path / "scores", *arguments(work, tmp_path / "scores", checkpoints[0]), *common)
+    # The same data elsewhere are the same data.
+    moved = (*common[:-1], data.rename(tmp_path / "moved"))
+    evaluate(tmp_path / "scores", *arguments(work, tmp_path / "scores", checkpoints[0]), *moved)
+    vae = VecSetVAE.from_config(VecSetVAE.load_config(work / "vae") | {"frame": "canonical"})
+    ViLearnImageTo3DPipeline.from_pretrained(checkpoints[0], vae=vae).save_pretrained(tmp_path / "canonical")
+    output = evaluate(
+        tmp_path / "scores", *arguments(work, tmp_path / "scores", f"c={tmp_path / 'canonical'}"), *moved, expected=1
+    )
+    assert "`frame` is 'canonical' for c.reconstruction and 'view' for reconstruction" in output
+    (views,) = (tmp_path / "moved" / "views").glob("train-*.parquet")
+    table = datasets.Dataset.from_parquet(str(views))
+    datasets.concatenate_datasets([table, table.select([0])]).to_parquet(views)
+    output = evaluate(tmp_path / "scores", *arguments(work, tmp_path / "scores", checkpoints[0]), *moved, expected=1)
+    assert "made with other settings, which differ in dataset." in output
 
 
 def test_checkpoints_of_one_name_are_refused(work, checkpoints, tmp_path):

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Held-out views with the truth that a generated shape is measured against."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 import datasets
@@ -86,6 +88,7 @@ class EvaluationViews:
         cache_dir: str | None = None,
     ):
         self.views = load_table(dataset, "views", split, cache_dir)
+        self._cameras = self.views.select_columns(["uid", "view", "camera_to_world"]).with_format("numpy")
         kept = np.flatnonzero(np.array(self.views["view"]) < views_per_object)
         self.views = self.views.select(kept)
         self.views = self.views.with_format("numpy", ["camera_to_world", "visible_points"], output_all_columns=True)
@@ -100,6 +103,17 @@ class EvaluationViews:
 
     def __len__(self) -> int:
         return len(self.views)
+
+    def digest(self) -> str:
+        """Tells the split from another one, or from one prepared otherwise, by its shapes' boxes and all its cameras;
+        the same for any number of views per object."""
+        digest = hashlib.sha256()
+        for table in (self.shapes.select_columns(["uid", "field_box"]).with_format("numpy"), self._cameras):
+            names, *numbers = table[:].values()
+            digest.update(json.dumps(names.tolist()).encode())
+            for column in numbers:
+                digest.update(np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()
 
     def __getitem__(self, index: int) -> EvaluationView:
         view = self.views[int(index)]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The meshes that a dataset was prepared from, for what its tables do not hold."""
 
+import hashlib
 from pathlib import Path
 
 import trimesh
@@ -35,6 +36,11 @@ class TrueMeshes:
             raise ValueError(f"`objects` {str(self.records.path)!r} has no object {uid!r} of the split.")
         record = self.records[self.row_of[uid]]
         return merge_geometry(normalize_mesh(load_mesh(self.root / record["path"], member=record.get("member")))[0])
+
+    def digest(self) -> str:
+        """Tells the list from another one."""
+        with open(self.records.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def in_frame_of(self, view: EvaluationView) -> trimesh.Trimesh:
         """The mesh of a view's object in the frame of the model."""

@@ -19,10 +19,10 @@ def nearest(points: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, t
     Returns:
         `tuple`: distances (..., n) in the dtype of `points`, and indices (..., n) int64 into `others`.
     """
-    if points.shape[:-2] != others.shape[:-2] or others.shape[-2] == 0:
+    if points.shape[:-2] != others.shape[:-2] or 0 in (points.shape[-2], others.shape[-2]):
         raise ValueError(
-            f"`points` (..., n, 3) and `others` (..., m, 3) must have the same leading shape and m > 0, but their"
-            f" shapes are {tuple(points.shape)} and {tuple(others.shape)}."
+            f"`points` (..., n, 3) and `others` (..., m, 3) must have the same leading shape, n > 0 and m > 0, but"
+            f" their shapes are {tuple(points.shape)} and {tuple(others.shape)}."
         )
     search = brute_force if points.is_cuda else k_d_tree
     pairs = [

@@ -47,11 +47,20 @@ def volume_iou(mesh: trimesh.Trimesh, other: trimesh.Trimesh, num_points: int = 
 
     By `num_points` points uniform in the box about both; a point is inside where the generalised winding number is
     above one half. The standard error is at most `0.5 / sqrt(points in the union)`.
+
+    Raises:
+        ValueError: a mesh encloses nothing, faces inwards, or is too small in that box for any point to lie in it.
     """
-    lows, highs = zip(referenced_bounds(mesh), referenced_bounds(other))
-    low, high = np.min(lows, axis=0), np.max(highs, axis=0)
-    points = np.random.default_rng(seed).uniform(low, high, (num_points, 3))
+    lows, highs = np.swapaxes([referenced_bounds(mesh), referenced_bounds(other)], 0, 1)
+    for name, solid in (("mesh", mesh), ("other", other)):
+        if solid.volume <= 0:
+            raise ValueError(f"`{name}` must be closed and face outwards, but encloses {solid.volume:.3g}.")
+    if (lows.max(axis=0) >= highs.min(axis=0)).any():
+        return 0.0
+    points = np.random.default_rng(seed).uniform(lows.min(axis=0), highs.max(axis=0), (num_points, 3))
     inside = [torch.from_numpy(winding_number(solid, points) > 0.5) for solid in (mesh, other)]
+    if not (inside[0] | inside[1]).any():
+        raise ValueError(f"None of {num_points} points in the box about both meshes lies in either; take more.")
     return occupancy_iou(*inside).item()
 
 
@@ -82,8 +91,17 @@ class SurfaceDistances:
     @classmethod
     def between(cls, predicted: torch.Tensor | np.ndarray, truth: torch.Tensor | np.ndarray) -> "SurfaceDistances":
         """Of point clouds `predicted` (..., n, 3 or 6) and `truth` (..., m, 3 or 6): xyz, and unit normals of both or
-        of neither. Tensors stay on their device."""
+        of neither. Tensors stay on their device.
+
+        Raises:
+            ValueError: the shapes do not fit together, or a cloud is empty.
+        """
         predicted, truth = torch.as_tensor(predicted), torch.as_tensor(truth)
+        if predicted.shape[-1] != truth.shape[-1] or truth.shape[-1] not in (3, 6):
+            raise ValueError(
+                "`predicted` and `truth` must both have 3 channels, xyz, or both 6, xyz and unit normal, but their"
+                f" shapes are {tuple(predicted.shape)} and {tuple(truth.shape)}."
+            )
         to_truth, true_index = nearest(predicted[..., :3], truth[..., :3])
         to_predicted, predicted_index = nearest(truth[..., :3], predicted[..., :3])
         if predicted.shape[-1] == 3:
@@ -170,11 +188,11 @@ def _sides(seen: np.ndarray | None) -> dict[str, np.ndarray]:
 
 
 def no_surface_metrics(view, bounds: float, thresholds: Sequence[float] = THRESHOLDS) -> dict[str, float]:
-    """What `surface_metrics` gives for a shape without a surface: scores 0, distances the cube's half-diagonal."""
+    """What `surface_metrics` gives for a shape without a surface: scores 0, distances the cube's half-diagonal. There
+    is nothing to count: no component would look better than one."""
     scores = {"chamfer": math.sqrt(3) * bounds, "chamfer_l2": 3 * bounds**2}
     scores |= {f"f_score@{threshold}": 0.0 for threshold in thresholds} | {"normal_consistency": 0.0}
-    scores |= {f"{side}_recall@{threshold}": 0.0 for side in _sides(view.seen) for threshold in thresholds}
-    return scores | {"floaters": 0, "components": 0, "large_components": 0}
+    return scores | {f"{side}_recall@{threshold}": 0.0 for side in _sides(view.seen) for threshold in thresholds}
 
 
 def score_shape(field: Callable[[torch.Tensor], torch.Tensor], view, vae_config, resolution: int) -> dict[str, float]:

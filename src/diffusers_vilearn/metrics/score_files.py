@@ -11,14 +11,15 @@ from ..files import append_json_line, read_json_lines, write_atomically
 
 Scores = dict[tuple[str, int], dict[str, float]]
 
-# What each metric is measured with, by options of `training/evaluate.py`: scores compare only where they agree.
-_RENDERED = ("metric_encoder", "num_metric_views", "metric_resolution")
+# What each metric is measured with, by the names of `MetricSuite.settings`: scores compare only where they agree.
+_RENDERED = ("metric_encoder", "num_metric_views", "metric_resolution", "objects")
 MEASURED_WITH = {
-    "geometry": ("dataset_name", "split", "resolution", "f_score_thresholds"),
+    "geometry": ("dataset", "split", "frame", "bounds", "resolution", "f_score_thresholds"),
     "is_as": (*_RENDERED, "normal_estimator"),
     "normal_fd": (*_RENDERED, "num_feature_views"),
-    "renders": ("render_resolution",),
-    "lpips": ("render_resolution",),
+    "renders": ("render_resolution", "objects"),
+    "lpips": ("render_resolution", "objects"),
+    "hi3deval": ("hi3deval",),
 }
 
 
@@ -33,12 +34,17 @@ def write_scores(path: Path, scores: Scores) -> None:
     write_atomically(path, "".join(lines).encode())
 
 
-def check_comparable(folder: Path, methods: Iterable[str]) -> None:
-    """Raise `ValueError` for methods of a folder that were measured with different options; of a method without
-    settings nothing is known."""
+def methods_of(folder: Path) -> list[str]:
+    """Those that there are scores of."""
+    return [path.stem for path in sorted(folder.glob("*.jsonl")) if path.stat().st_size]
+
+
+def check_comparable(folder: Path, others: Iterable[str] = ()) -> None:
+    """Raise `ValueError` if the methods of a folder that there are scores of, and `others` that there will be, were
+    measured with different options; of a method without settings nothing is known."""
     options = set().union(*MEASURED_WITH.values())
     first = {}
-    for method in methods:
+    for method in sorted({*methods_of(folder), *others}):
         settings = ScoreFile(folder, method).read_settings()
         for name in sorted(options & settings.keys()):
             other, value = first.setdefault(name, (method, settings[name]))

@@ -3,16 +3,19 @@
 """Which metrics `training/evaluate.py` computes, what they need, and what their scores depend on."""
 
 import argparse
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import trimesh
 from transformers import Dinov2Model
 
-from ..data.evaluation_views import EvaluationView
+from ..data.evaluation_views import EvaluationView, EvaluationViews
 from ..data.latents import fingerprint
 from ..data.true_meshes import TrueMeshes
 from ..geometry.cameras import sphere_cameras
+from ..pipelines.stages import check_integers, check_number
 from .frechet import Dinov2Features
 from .hi3deval import Hi3DEval
 from .normal_maps import MoGeNormalEstimator
@@ -21,13 +24,31 @@ from .rendered_views import DISTANCE, VERTICAL_FOV, spread_views
 from .score_files import MEASURED_WITH
 from .scorers import AlignmentScorer, DetailScorer, FrechetScorer, RenderScorer, ScoredShape, Scorer, TurntableScorer
 
-METRICS = ("geometry", "detail", "is_as", "renders", "lpips", "normal_fd", "hi3deval")
+# The columns of each metric.
+METRICS = {
+    "geometry": ("iou", "chamfer", "chamfer_l2", "normal_consistency", "floaters", "components", "large_components"),
+    "detail": ("area_behind", "roughness_behind"),
+    "is_as": ("is_as",),
+    "renders": ("psnr", "ssim"),
+    "lpips": ("psnr", "ssim", "lpips"),
+    # of all shapes at once
+    "normal_fd": (),
+    "hi3deval": ("gp", "gd"),
+}
+# Those of `geometry` that there are of every threshold.
+THRESHOLDED = ("f_score", "visible_recall", "invisible_recall")
 # In place of the name of a normal estimator: the normals of the true mesh.
 TRUE_NORMALS = "true"
 
 
-def check_metrics(args: argparse.Namespace) -> None:
-    """Raise `ValueError` for a metric whose needs are not given."""
+def check_options(args: argparse.Namespace) -> None:
+    """Raise `ValueError` for a number out of its range, for a metric whose needs are not given, and for a ranking by
+    what is not measured."""
+    check_integers(views_per_object=(args.views_per_object, 1), sheet_rows=(args.sheet_rows, 0))
+    if args.max_views is not None:
+        check_integers(max_views=(args.max_views, 1))
+    for threshold in args.f_score_thresholds:
+        check_number("f_score_thresholds", threshold, lambda value: 0 < value < math.inf, "positive numbers")
     needy = [name for name in ("renders", "lpips", "normal_fd") if name in args.metrics]
     if "is_as" in args.metrics and args.normal_estimator == TRUE_NORMALS:
         needy.append("is_as with true normals")
@@ -35,35 +56,14 @@ def check_metrics(args: argparse.Namespace) -> None:
         raise ValueError(f"{', '.join(needy)} needs the true meshes: `--objects` and `--root`.")
     if "hi3deval" in args.metrics and not args.hi3deval:
         raise ValueError("hi3deval needs `--hi3deval`, your git checkout of 3DTopia/Hi3DEval.")
-
-
-def settings_of(args: argparse.Namespace, components: dict[str, Any], *options: str) -> dict:
-    """Everything that the scores of a method depend on, views apart.
-
-    Args:
-        args: of `evaluate.py`.
-        components (`dict`): of the pipeline by name, that its shapes are made with.
-        options (`str`): of `args`, that they are made with.
-    """
-    metrics = sorted({"geometry", *args.metrics})
-    names = [*options, *(name for metric in metrics for name in MEASURED_WITH.get(metric, ()))]
-    settings = {name: getattr(args, name) for name in names} | {"metrics": metrics}
-    for name, component in components.items():
-        settings[name] = {"class": type(component).__name__, "config": _configuration(component)}
-        if isinstance(component, torch.nn.Module):
-            settings[name]["weights"] = fingerprint(component)
-    return settings
-
-
-def _configuration(component) -> dict:
-    """What a component's own file says of it, but for what depends on where it lies and on the installed versions."""
-    config = getattr(component, "config", component)
-    values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    return {name: value for name, value in values.items() if name[0] != "_" and name != "transformers_version"}
+    columns = [column for metric in ("geometry", *args.metrics) for column in METRICS[metric]]
+    columns += [f"{name}@{threshold}" for name in THRESHOLDED for threshold in args.f_score_thresholds]
+    if args.rank_by not in (None, *columns):
+        raise ValueError(f"`--rank_by` must be one of {', '.join(columns)}, but is {args.rank_by!r}.")
 
 
 class MetricSuite:
-    """The chosen metrics beyond `geometry`, their models loaded once.
+    """The chosen metrics, the models of those beyond `geometry` loaded once.
 
     Args:
         args: of `evaluate.py`.
@@ -79,13 +79,17 @@ class MetricSuite:
             few = spread_views(len(self.cameras), args.num_feature_views)
             # Only `is_as` looks at the others.
             self.cameras = self.cameras if "is_as" in chosen else [self.cameras[index] for index in few]
+        # What the scores depend on and a name or path does not tell.
+        self.identities = {"objects": self.truth and self.truth.digest()}
         if chosen & {"is_as", "normal_fd"}:
             self.encoder = Dinov2Model.from_pretrained(args.metric_encoder, dtype=torch.float32).to(device).eval()
+            self.identities["metric_encoder"] = fingerprint(self.encoder)
         self.everywhere = [DetailScorer()] if "detail" in chosen else []
         if "is_as" in chosen:
             estimator = None
             if args.normal_estimator != TRUE_NORMALS:
                 estimator = MoGeNormalEstimator.from_pretrained(args.normal_estimator, device)
+                self.identities["normal_estimator"] = fingerprint(estimator.model)
             self.everywhere.append(AlignmentScorer(self.encoder, estimator, args.metric_batch_size))
         if chosen & {"renders", "lpips"}:
             lpips = load_lpips(device=device) if "lpips" in chosen else None
@@ -93,6 +97,26 @@ class MetricSuite:
         if "hi3deval" in chosen:
             launcher = {"launcher": args.hi3deval_launcher} if args.hi3deval_launcher else {}
             self.hi3deval = Hi3DEval(args.hi3deval, **launcher)
+            self.identities["hi3deval"] = str(args.hi3deval.resolve())
+
+    def settings(self, views: EvaluationViews, components: dict[str, Any], options: Iterable[str]) -> dict:
+        """Everything that the scores of a method depend on, but for which views there are scores of.
+
+        Args:
+            views (`EvaluationViews`): of the whole split.
+            components (`dict`): of the pipeline by name, that the method's shapes are made with.
+            options (`Iterable[str]`): of `args`, that they are made with.
+        """
+        metrics = sorted({"geometry", *self.args.metrics})
+        known = vars(self.args) | {"dataset": views.digest(), "frame": views.frame, "bounds": views.bounds}
+        known |= self.identities
+        names = [*options, *(name for metric in metrics for name in MEASURED_WITH.get(metric, ()))]
+        settings = {name: known[name] for name in names} | {"metrics": metrics}
+        for name, component in components.items():
+            settings[name] = {"class": type(component).__name__, "config": _configuration(component)}
+            if isinstance(component, torch.nn.Module):
+                settings[name]["weights"] = fingerprint(component)
+        return settings
 
     def of_method(self, method: str) -> list[Scorer]:
         """The scorers of one method; some leave files of their own."""
@@ -116,3 +140,10 @@ class MetricSuite:
             backend=self.args.renderer,
         )
         return {name: value for scorer in scorers for name, value in scorer.add(shape).items()}
+
+
+def _configuration(component) -> dict:
+    """What a component's own file says of it, but for what depends on where it lies and on the installed versions."""
+    config = getattr(component, "config", component)
+    values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return {name: value for name, value in values.items() if name[0] != "_" and name != "transformers_version"}

@@ -8,6 +8,7 @@ Objects, not views, are what varies: views of one object are meaned first, and w
 import csv
 import io
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..files import write_atomically
-from .score_files import Scores, check_comparable, read_scores
+from .score_files import ScoreFile, Scores, check_comparable, methods_of
 
 BOOTSTRAP_SAMPLES = 10_000
 
@@ -93,7 +94,7 @@ def _mean_with_interval(values: np.ndarray) -> dict:
 def best_median_worst(scores: Scores, metric: str, count: int) -> dict[str, list[tuple[str, int]]]:
     """The views with the `count` best, the `count` middle and the `count` worst values of a metric, best first each.
 
-    Fewer of each where there are fewer than three times as many views; no view comes twice.
+    Where there are fewer than three times as many views, the best come first, then the worst; no view comes twice.
 
     Raises:
         ValueError: no view has a value of `metric`.
@@ -103,12 +104,14 @@ def best_median_worst(scores: Scores, metric: str, count: int) -> dict[str, list
     known = [key for key in sorted(scores) if metric in scores[key]]
     sign = 1 if is_lower_better(metric) else -1
     ranked = sorted(known, key=lambda key: sign * scores[key][metric])
-    count = min(count, len(ranked) // 3)
-    middle = (len(ranked) - count) // 2
+    best = min(count, math.ceil(len(ranked) / 3))
+    worst = min(count, math.ceil((len(ranked) - best) / 2))
+    median = min(count, len(ranked) - best - worst)
+    start = max(best, (len(ranked) - median) // 2)
     return {
-        "best": ranked[:count],
-        "median": ranked[middle : middle + count],
-        "worst": ranked[len(ranked) - count :],
+        "best": ranked[:best],
+        "median": ranked[start : start + median],
+        "worst": ranked[len(ranked) - worst :],
     }
 
 
@@ -171,12 +174,11 @@ def write_summary(folder: Path, references: Sequence[str]) -> str:
     Raises:
         ValueError: there are no scores, or none of a reference, or some that do not compare.
     """
-    scores = {path.stem: read_scores(path) for path in sorted(folder.glob("*.jsonl"))}
-    scores = {method: rows for method, rows in scores.items() if rows}
+    scores = {method: ScoreFile(folder, method).read() for method in methods_of(folder)}
     lacking = [reference for reference in references if reference not in scores]
     if not scores or lacking:
         raise ValueError(f"{folder} has scores of {sorted(scores)}, not of {lacking or 'anything'}.")
-    check_comparable(folder, scores)
+    check_comparable(folder)
     summary = {
         "scores": {method: summarise(rows) | _read_set(folder, method) for method, rows in scores.items()},
         "differences": {
