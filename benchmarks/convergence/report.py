@@ -48,7 +48,7 @@ def draw_curves(regime: dict, path: Path) -> None:
     steps = regime["settings"]["scoring"]["steps"]
     for axis, metric in zip(axes.flat, METRICS):
         for index, (arm, by_seed) in enumerate(regime["runs"].items()):
-            values = np.array([run.curve[metric].mean(axis=1) for run in by_seed.values()])
+            values = np.array([np.nanmean(run.curve[metric], axis=1) for run in by_seed.values()])
             axis.plot(steps, values.mean(axis=0), label=arm, marker=".", **style(index))
             axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=style(index)["color"], alpha=0.12)
         axis.set(title=LABELS[metric], xscale="log", xlabel="steps")

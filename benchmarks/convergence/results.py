@@ -37,7 +37,8 @@ DETAIL = ("area_behind", "roughness_behind")
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one run. Views of one object are meaned; objects are in the same order in all runs.
+    """What was measured of one run. Views of one object are meaned; objects are in the same order in all runs, NaN
+    where one has no value: a camera that sees all of a surface leaves no unseen part, a failed sample has no pieces.
 
     Attributes:
         curve (`dict`): metric -> (steps, objects), over the views that all scored steps share.
@@ -67,7 +68,7 @@ class Measured:
             curve={name: np.stack([_object_means(step, name) for step in kept]) for name in METRICS},
             final=final,
             extra={
-                task: {name: float(_object_means(rows, name).mean()) for name in (*METRICS, *DETAIL)}
+                task: {name: float(np.nanmean(_object_means(rows, name))) for name in (*METRICS, *DETAIL)}
                 for task, rows in scores.items()
             },
             losses=[json.loads(loss_path(run, step).read_text()) for step in run.settings.scoring.steps],
@@ -88,18 +89,21 @@ class Measured:
     def of_numbers(cls, numbers: dict) -> "Measured":
         """What `numbers` gave."""
         arrays = {
-            part: {name: np.array(values) for name, values in numbers[part].items()} for part in ("curve", "final")
+            part: {name: np.array(values, float) for name, values in numbers[part].items()}
+            for part in ("curve", "final")
         }
         return cls(**{**numbers, **arrays})
 
 
 def _four_digits(values: np.ndarray) -> list:
-    return np.vectorize(lambda value: float(f"{value:.4g}"))(values).tolist()
+    """JSON has no NaN: `None` in its place."""
+    short = np.vectorize(lambda value: None if np.isnan(value) else float(f"{value:.4g}"), otypes=[object])
+    return short(values).tolist()
 
 
 def _object_means(scores: Scores, metric: str) -> np.ndarray:
-    """(objects,) by uid, of views that have the metric: a camera that sees all of a surface leaves no unseen part."""
-    return object_means({key: row[metric] for key, row in sorted(scores.items()) if metric in row})
+    """(objects,) by uid; NaN where a view lacks the metric."""
+    return object_means({key: row.get(metric, np.nan) for key, row in sorted(scores.items())})
 
 
 def read_regime(regime: str, settings: Settings, root: Path) -> dict[str, dict[str, Measured]]:
@@ -134,7 +138,7 @@ def _against_baseline(steps: list[int], pairs: list[tuple[Measured, Measured]]) 
     for name in METRICS:
         baselines, arms = (np.stack([run.curve[name] for run in runs]) for runs in zip(*pairs))
         found["speed_ups"][name] = speed_up_with_interval(steps, baselines, arms, not is_lower_better(name))
-        gains = (arms - baselines)[:, -1].mean(axis=1) * (-1 if is_lower_better(name) else 1)
+        gains = np.nanmean((arms - baselines)[:, -1], axis=1) * (-1 if is_lower_better(name) else 1)
         found["reached"][name] = int((gains >= 0).sum())
     for name in pairs[0][0].final:
         found["differences"][name] = _interval_of_mean([arm.final[name] - base.final[name] for base, arm in pairs])
@@ -144,7 +148,8 @@ def _against_baseline(steps: list[int], pairs: list[tuple[Measured, Measured]]) 
 def _interval_of_mean(by_seed: list[np.ndarray]) -> dict[str, float | None]:
     """Of values (objects,) of each seed."""
     of_object = np.mean(by_seed, axis=0)
-    return mean_with_interval(np.mean(by_seed, axis=1), of_object.std() / np.sqrt(len(of_object)))
+    deviation = np.nanstd(of_object) / np.sqrt(np.isfinite(of_object).sum())
+    return mean_with_interval(np.nanmean(by_seed, axis=1), deviation)
 
 
 def collect(grid: Path, root: Path) -> dict[str, dict]:

@@ -83,7 +83,7 @@ def speed_up_with_interval(
 
     Args:
         steps (`Sequence[int]`): (n,) rising.
-        baselines, arms (`np.ndarray`): (seeds, n, objects), scores of runs paired by seed.
+        baselines, arms (`np.ndarray`): (seeds, n, objects), scores of runs paired by seed; NaN is no score.
         higher_is_better (`bool`): of the scores.
         draws (`int`): of the objects, the same for all runs and steps, that tell how much the objects matter.
 
@@ -93,7 +93,7 @@ def speed_up_with_interval(
 
     def logarithms(objects) -> np.ndarray | None:
         pairs = (
-            [Curve.fit(steps, run[:, objects].mean(axis=1), higher_is_better) for run in pair]
+            [Curve.fit(steps, np.nanmean(run[:, objects], axis=1), higher_is_better) for run in pair]
             for pair in zip(baselines, arms, strict=True)
         )
         ratios = [speed_up(*pair) for pair in pairs]
