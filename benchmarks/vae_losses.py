@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import disable_progress_bars
-from transformers import AutoImageProcessor, Dinov2Model
+from transformers import AutoImageProcessor
 
 from diffusers_vilearn.data.alignment_views import AlignmentViews
 from diffusers_vilearn.data.field_samples import FieldSamples
+from diffusers_vilearn.data.image_encoders import load_image_encoder
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.losses import HybridLoss, LossWeights
 from diffusers_vilearn.models import VecSetVAE
@@ -65,7 +66,7 @@ def time_steps(args, batch_size: int = 8, num_queries: int = 1024, num_points: i
     }
     image_encoder = views = None
     if args.image_encoder is not None:
-        image_encoder = Dinov2Model.from_pretrained(args.image_encoder).eval()
+        image_encoder = load_image_encoder(args.image_encoder)
         processor = AutoImageProcessor.from_pretrained(args.image_encoder)
         table = load_table(args.dataset_name, "views", split="train")
         views = AlignmentViews(table, processor, num_queries=256, queries="points")

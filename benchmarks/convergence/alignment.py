@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 import trimesh
 from grid import Settings
-from transformers import Dinov2Model
 
 from diffusers_vilearn.data.evaluation_views import EvaluationView
+from diffusers_vilearn.data.image_encoders import load_image_encoder
 from diffusers_vilearn.data.true_meshes import TrueMeshes
 from diffusers_vilearn.geometry.cameras import sphere_cameras
 from diffusers_vilearn.metrics.rendered_views import DISTANCE, VERTICAL_FOV
@@ -29,7 +29,7 @@ class Alignments:
         self.truth = TrueMeshes(Path(options.objects), Path(options.root), settings.scoring.split)
         self.cameras = sphere_cameras(options.num_cameras, distance=DISTANCE, vertical_fov=VERTICAL_FOV)
         self.resolution = options.resolution
-        encoder = Dinov2Model.from_pretrained(settings.image_encoder, dtype=torch.float32).to(device).eval()
+        encoder = load_image_encoder(settings.image_encoder).to(device)
         self.scorer = AlignmentScorer(encoder)
 
     def score(self, mesh: trimesh.Trimesh | None, view: EvaluationView) -> dict[str, float]:

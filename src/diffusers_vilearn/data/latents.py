@@ -15,7 +15,7 @@ import torch
 from PIL import ImageOps
 from scipy.spatial import cKDTree
 from tqdm.auto import tqdm
-from transformers import AutoImageProcessor, Dinov2Model
+from transformers import AutoImageProcessor
 
 from ..files import remove_temporaries, write_atomically
 from ..models import VecSetVAE
@@ -24,7 +24,8 @@ from ..visibility import check_min_votes, group_visible_tokens
 from .clouds import sharp_cloud, surface_cloud, takes_sharp_points
 from .features import latent_features
 from .frames import object_to_frame, transform_points
-from .images import patch_tokens, prepare_condition_image
+from .image_encoders import load_image_encoder
+from .images import patch_tokens, pixel_values, prepare_condition_image
 from .preparation import object_rng
 from .shards import load_shard, locked, open_shard, shard_path
 
@@ -99,8 +100,7 @@ def at_image_size(image_processor, image_size: int):
 def preprocess_images(image_processor, images) -> torch.Tensor:
     """Pixel values (images, 3, size, size) of RGBA images, the object at its share of a white square."""
     size = image_processor.crop_size["height"]
-    squares = [prepare_condition_image(image, size) for image in images]
-    return image_processor(squares, do_resize=False, do_center_crop=False, return_tensors="pt").pixel_values
+    return pixel_values(image_processor, [prepare_condition_image(image, size) for image in images])
 
 
 class LatentEncoder:
@@ -144,7 +144,7 @@ class LatentEncoder:
             processor = at_image_size(processor, image_size)
         return cls(
             VecSetVAE.from_pretrained(vae).to(device),
-            Dinov2Model.from_pretrained(image_encoder, dtype=torch.float32).to(device),
+            load_image_encoder(image_encoder).to(device),
             processor,
             **options,
         )

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 import trimesh
-from transformers import Dinov2Model
 
 from ..data.evaluation_views import EvaluationView, EvaluationViews
+from ..data.image_encoders import load_image_encoder
 from ..data.latents import fingerprint
 from ..data.true_meshes import TrueMeshes
 from ..geometry.cameras import sphere_cameras
@@ -82,7 +82,7 @@ class MetricSuite:
         # What the scores depend on and a name or path does not tell.
         self.identities = {"objects": self.truth and self.truth.digest()}
         if chosen & {"is_as", "normal_fd"}:
-            self.encoder = Dinov2Model.from_pretrained(args.metric_encoder, dtype=torch.float32).to(device).eval()
+            self.encoder = load_image_encoder(args.metric_encoder).to(device)
             self.identities["metric_encoder"] = fingerprint(self.encoder)
         self.everywhere = [DetailScorer()] if "detail" in chosen else []
         if "is_as" in chosen:
