@@ -8,7 +8,7 @@ import math
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageChops
-from transformers import Dinov2Model
+from transformers import BaseImageProcessor, Dinov2Model
 
 # A pixel belongs to the object from this alpha on; the soft fringe around it does not move the bounding box.
 OBJECT_ALPHA = 128
@@ -74,6 +74,11 @@ def _object_box(image: Image.Image) -> tuple[int, int, int, int]:
             " `image = rembg.remove(image)`; or pass `--remove-background` on the command line."
         )
     return alpha.point(lambda value: 255 if value >= OBJECT_ALPHA else 0).getbbox()
+
+
+def pixel_values(image_processor: BaseImageProcessor, squares: list[Image.Image]) -> torch.Tensor:
+    """Normalised pixels (images, 3, size, size) of condition images, which have their size already."""
+    return image_processor(squares, do_resize=False, do_center_crop=False, return_tensors="pt").pixel_values
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import BaseImageProcessor, Dinov2Model
 
-from .vilearn_images import patch_tokens
+from .vilearn_images import patch_tokens, pixel_values
 from diffusers import ModelMixin as KeyValue, ModelMixin as VecSetVAE  # a type hint; the class comes from the component's own folder
 from diffusers import ModelMixin as ViLearnTransformer3DModel  # a type hint; the class comes from the component's own folder
 from .vilearn_image_processor import PipelineImage, ViLearnImageProcessor
@@ -133,8 +133,7 @@ def encode_images(
 ) -> torch.Tensor:
     """DINOv2 patch tokens `(images, image tokens, channels)` of the condition images; no class token, no registers."""
     squares = image_processor.preprocess(image, feature_extractor.crop_size["height"])
-    pixels = feature_extractor(squares, do_resize=False, do_center_crop=False, return_tensors="pt").pixel_values
-    return patch_tokens(image_encoder, pixels.to(device))
+    return patch_tokens(image_encoder, pixel_values(feature_extractor, squares).to(device))
 
 
 def draw_latents(
@@ -171,7 +170,8 @@ def set_timesteps(
         # left alone, FlowMatchEulerDiscreteScheduler would shift its smallest sigma twice
         sigmas = torch.linspace(1, 1 / num_inference_steps, num_inference_steps).tolist()
     if sigmas is not None:
-        scheduler.set_timesteps(sigmas=sigmas, device=device, **kwargs)
+        # an array of its own: UniPCMultistepScheduler computes with it, and in place
+        scheduler.set_timesteps(sigmas=np.array([float(sigma) for sigma in sigmas]), device=device, **kwargs)
     else:
         scheduler.set_timesteps(num_inference_steps, device=device, **kwargs)
     # spares a synchronisation with the device at each step

@@ -176,6 +176,14 @@ class TestCaches:
         # what one shape leaves in the cache must not reach the next
         again, layers_again = run()
         assert torch.equal(again, cached) and layers_again == layers
+        # nor what a shape leaves that has no mesh, or a callback that raises
+        with torch.no_grad():
+            pipe.vae.geometry.proj_out.bias -= 100
+        with pytest.raises(ValueError, match="shape 0 has no mesh"):
+            field(pipe, image, num_inference_steps=7, output_type="trimesh")
+        with pytest.raises(ZeroDivisionError):
+            field(pipe, image, num_inference_steps=7, callback_on_step_end=lambda _, step, *__: 1 / (4 - step) and {})
+        assert torch.equal(run()[0], cached)
         pipe.transformer.disable_cache()
         assert torch.equal(run()[0], expected)
 

@@ -231,6 +231,14 @@ class TestTimesteps:
     def test_sigmas(self, run, seen):
         assert self.timesteps(run, seen, sigmas=[1.0, 0.4, 0.1]) == pytest.approx([1000, 400, 100])
 
+    def test_sigmas_are_left_as_they_are_by_a_scheduler_that_computes_with_them(self, run, seen, pipe):
+        pipe.scheduler = UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0
+        )
+        sigmas = np.array([1.0, 0.4, 0.1])
+        assert self.timesteps(run, seen, sigmas=sigmas) == pytest.approx([1000, 400, 100], abs=1)
+        assert sigmas.tolist() == [1.0, 0.4, 0.1]
+
     @pytest.mark.parametrize(
         "scheduler",
         [EulerDiscreteScheduler(), DDIMScheduler(), DPMSolverMultistepScheduler(use_flow_sigmas=True)],

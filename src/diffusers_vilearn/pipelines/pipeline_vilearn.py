@@ -367,39 +367,42 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
         self._num_timesteps = len(timesteps)
         step_kwargs = scheduler_step_kwargs(self.scheduler, generator)
 
-        # 5. Denoise
-        with self._labelled_progress_bar("denoising", len(timesteps)) as progress_bar:
-            for i, t in enumerate(timesteps):
-                if self.interrupt:
-                    continue
-                self._current_timestep = t
-                model_input, condition = latents, image_embeds
-                if self.do_classifier_free_guidance:
-                    model_input = torch.cat([latents, latents])
-                    condition = torch.cat([torch.zeros_like(image_embeds), image_embeds])
-                velocity = predict_velocity(
-                    self.transformer, model_input, condition, t, visible_mask, self.attention_kwargs, "guided"
-                )
-                if self.do_classifier_free_guidance:
-                    unconditional, conditional = velocity.chunk(2)
-                    velocity = unconditional + self.guidance_scale * (conditional - unconditional)
-                latents = self.scheduler.step(velocity, t, latents, **step_kwargs, return_dict=False)[0]
+        try:
+            # 5. Denoise
+            with self._labelled_progress_bar("denoising", len(timesteps)) as progress_bar:
+                for i, t in enumerate(timesteps):
+                    if self.interrupt:
+                        continue
+                    self._current_timestep = t
+                    model_input, condition = latents, image_embeds
+                    if self.do_classifier_free_guidance:
+                        model_input = torch.cat([latents, latents])
+                        condition = torch.cat([torch.zeros_like(image_embeds), image_embeds])
+                    velocity = predict_velocity(
+                        self.transformer, model_input, condition, t, visible_mask, self.attention_kwargs, "guided"
+                    )
+                    if self.do_classifier_free_guidance:
+                        unconditional, conditional = velocity.chunk(2)
+                        velocity = unconditional + self.guidance_scale * (conditional - unconditional)
+                    latents = self.scheduler.step(velocity, t, latents, **step_kwargs, return_dict=False)[0]
 
-                if callback_on_step_end is not None:
-                    callback_kwargs = {}
-                    for name in callback_on_step_end_tensor_inputs or ():
-                        callback_kwargs[name] = locals()[name]
-                    callback_outputs = callback_on_step_end(self, i, t, callback_kwargs)
-                    latents = callback_outputs.pop("latents", latents)
-                    image_embeds = callback_outputs.pop("image_embeds", image_embeds)
-                progress_bar.update()
-        self._current_timestep = None
+                    if callback_on_step_end is not None:
+                        callback_kwargs = {}
+                        for name in callback_on_step_end_tensor_inputs or ():
+                            callback_kwargs[name] = locals()[name]
+                        callback_outputs = callback_on_step_end(self, i, t, callback_kwargs)
+                        latents = callback_outputs.pop("latents", latents)
+                        image_embeds = callback_outputs.pop("image_embeds", image_embeds)
+                    progress_bar.update()
+            self._current_timestep = None
 
-        # 6. Decode
-        meshes = latents
-        if output_type != "latent":
-            meshes = self.decode_latents(latents, resolution, level, chunk_size, output_type)
-        self.maybe_free_model_hooks()
+            # 6. Decode
+            meshes = latents
+            if output_type != "latent":
+                meshes = self.decode_latents(latents, resolution, level, chunk_size, output_type)
+        finally:
+            # a shape without a mesh, or a callback that raises, must not leave the caches in the middle of a schedule
+            self.maybe_free_model_hooks()
 
         if not return_dict:
             return (meshes,)

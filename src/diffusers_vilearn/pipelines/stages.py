@@ -15,7 +15,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import BaseImageProcessor, Dinov2Model
 
-from ..data.images import patch_tokens
+from ..data.images import patch_tokens, pixel_values
 from ..models.autoencoder_vecset import KeyValue, VecSetVAE
 from ..models.transformer_vilearn import ViLearnTransformer3DModel
 from .image_processor import PipelineImage, ViLearnImageProcessor
@@ -132,8 +132,7 @@ def encode_images(
 ) -> torch.Tensor:
     """DINOv2 patch tokens `(images, image tokens, channels)` of the condition images; no class token, no registers."""
     squares = image_processor.preprocess(image, feature_extractor.crop_size["height"])
-    pixels = feature_extractor(squares, do_resize=False, do_center_crop=False, return_tensors="pt").pixel_values
-    return patch_tokens(image_encoder, pixels.to(device))
+    return patch_tokens(image_encoder, pixel_values(feature_extractor, squares).to(device))
 
 
 def draw_latents(
@@ -170,7 +169,8 @@ def set_timesteps(
         # left alone, FlowMatchEulerDiscreteScheduler would shift its smallest sigma twice
         sigmas = torch.linspace(1, 1 / num_inference_steps, num_inference_steps).tolist()
     if sigmas is not None:
-        scheduler.set_timesteps(sigmas=sigmas, device=device, **kwargs)
+        # an array of its own: UniPCMultistepScheduler computes with it, and in place
+        scheduler.set_timesteps(sigmas=np.array([float(sigma) for sigma in sigmas]), device=device, **kwargs)
     else:
         scheduler.set_timesteps(num_inference_steps, device=device, **kwargs)
     # spares a synchronisation with the device at each step
