@@ -21,6 +21,7 @@ from diffusers_vilearn.cards import write_model_card
 from diffusers_vilearn.data.alignment_views import QUERIES, AlignmentViews
 from diffusers_vilearn.data.clouds import takes_sharp_points
 from diffusers_vilearn.data.field_samples import FieldSamples
+from diffusers_vilearn.data.image_encoders import load_image_encoder
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.files import read_json_lines
 from diffusers_vilearn.losses import HybridLoss, LossWeights
@@ -209,7 +210,7 @@ def main(args):
 
     image_encoder = None
     if weights.alignment:
-        image_encoder = Dinov2Model.from_pretrained(args.image_encoder, cache_dir=args.cache_dir).eval()
+        image_encoder = load_image_encoder(args.image_encoder, cache_dir=args.cache_dir)
         image_encoder.requires_grad_(False).to(accelerator.device)
     heads = make_heads(args, weights, config, image_encoder)
     parameters = [parameter for model in (vae, *heads.values()) for parameter in model.parameters()]
@@ -237,7 +238,7 @@ def main(args):
         with averaged_weights(ema, vae), accelerator.autocast():
             for count in num_tokens:
                 suffix = f"@{count}" if len(num_tokens) > 1 else ""
-                values = validate(model, validation_samples, args.train_batch_size, count)
+                values = validate(model, validation_samples, args.train_batch_size, count, accelerator)
                 results |= {name + suffix: value for name, value in values.items()}
         model.train()
         log_validation(accelerator, output_dir, step, results)

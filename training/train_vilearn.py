@@ -62,6 +62,9 @@ def parse_args():
     data.add_argument(
         "--min_votes", type=votes, default="balanced", help="For --online_encoding; see `prepare latents`."
     )
+    data.add_argument(
+        "--num_points", type=int, default=4096, help="For --online_encoding; of each cloud given to the VAE."
+    )
     data.add_argument("--mirror", **FLAG, help="For --online_encoding: mirror half of the samples.")
     data.add_argument("--image_augmentation", **FLAG, help="For --online_encoding: jitter the colours.")
     data.add_argument("--resolution", type=int, help="Of the condition image; default: the image processor's.")
@@ -134,7 +137,9 @@ def parse_args():
     if args.stages is not None:
         _check_no_stages(args, "num_train_epochs", "num_tokens", "scale_lr")
     check_shares(args, "condition_dropout", "mask_dropout", "validation_fraction")
-    check_at_least(1, args, "num_tokens", "resolution", "rank", "lora_alpha", "validation_inference_steps")
+    check_at_least(
+        1, args, "num_tokens", "num_points", "resolution", "rank", "lora_alpha", "validation_inference_steps"
+    )
     check_at_least(0, args, "num_validation_images", "validation_guidance_scale")
     check_at_least(MIN_RESOLUTION, args, "validation_resolution")
     if args.timestep_shift is not None and not args.timestep_shift > 0:

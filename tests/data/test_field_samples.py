@@ -180,3 +180,8 @@ def test_an_object_without_a_view_is_named(tables):
         only_box.check(shapes["uid"])
     with pytest.raises(ValueError, match="`queries` must be one of"):
         alignment_views(views, "pixels")
+
+
+def test_bounds_that_are_no_cube_are_refused(tables):
+    with pytest.raises(ValueError, match="`bounds` of the VAE must be one number"):
+        FieldSamples(tables[0], config(bounds=[-1, -1, -0.5, 1, 1, 0.5]), **SIZES)

@@ -93,11 +93,11 @@ def _free_port() -> str:
         return str(server.getsockname()[1])
 
 
-def launch_fsdp2(script: str, *arguments) -> str:
-    """What a training script prints when `accelerate launch` runs it with the shipped configuration of FSDP2, in two
-    processes on the CPU."""
+def launch_fsdp2(script: str | Path, *arguments, mixed_precision: str = "no") -> str:
+    """What a script (of `training/`, or by its whole path) prints when `accelerate launch` runs it with the shipped
+    configuration of FSDP2, in two processes on the CPU."""
     config = ("--config_file", TRAINING / "accelerate_configs" / "fsdp2.yaml", "--num_machines", 1)
-    processes = ("--num_processes", 2, "--mixed_precision", "no", "--main_process_port", _free_port())
+    processes = ("--num_processes", 2, "--mixed_precision", mixed_precision, "--main_process_port", _free_port())
     words = (*config, *processes, Path(__file__).with_name("fsdp2_on_cpu.py"), TRAINING / script, *arguments)
     command = [sys.executable, "-m", "accelerate.commands.launch", *map(str, words)]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})

@@ -52,8 +52,14 @@ def test_checkpoints_are_counted_by_step_and_the_oldest_go(tmp_path, accelerator
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-10", "checkpoint-11"]
     assert resume_from(accelerator, str(tmp_path), "latest") == Progress(11, 22)
     assert resume_from(accelerator, str(tmp_path), "checkpoint-11") == Progress(11, 22)
-    with pytest.raises(ValueError, match="checkpoint-3, which does not exist"):
-        resume_from(accelerator, str(tmp_path), "checkpoint-3")
+    # What a user keeps beside them is left alone.
+    (tmp_path / "checkpoint-best").mkdir()
+    (tmp_path / "checkpoint-99.tar").touch()
+    save_checkpoint(accelerator, str(tmp_path), Progress(12, 24), total_limit=1)
+    assert names(tmp_path) == ["checkpoint-12", "checkpoint-99.tar", "checkpoint-best"]
+    for name in ("checkpoint-3", "checkpoint-best"):
+        with pytest.raises(ValueError, match=f"{name}, which is no folder `checkpoint-<step>`"):
+            resume_from(accelerator, str(tmp_path), name)
 
 
 @pytest.mark.parametrize("name", [None, "checkpoint-10"])

@@ -26,7 +26,7 @@ def train_in_two(work: Path, output_dir: Path, *more) -> None:
     run_in_two(SCRIPT, *arguments(work, output_dir, *more), log_dir=output_dir)
 
 
-OPTIONS = ("--max_train_steps", 6, "--learning_rate", 1e-3, "--checkpointing_steps", 3)
+OPTIONS = ("--max_train_steps", 6, "--learning_rate", 1e-3, "--lr_scheduler", "linear", "--checkpointing_steps", 3)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,14 @@ def test_two_processes_make_the_losses_of_one(work, alone, tmp_path):
     assert [path.name for path in list_checkpoints(tmp_path / "two")] == ["checkpoint-3", "checkpoint-6"]
     assert len(list((tmp_path / "two" / "samples").glob("*.png"))) == 2
 
+    # One process goes on where two were, at the same learning rate.
+    shutil.copytree(tmp_path / "two" / "checkpoint-3", tmp_path / "one" / "checkpoint-3")
+    train(work, tmp_path / "one", *OPTIONS, "--train_batch_size", 4, "--use_ema", "--resume_from_checkpoint", "latest")
+    np.testing.assert_allclose(losses(tmp_path / "one"), losses(alone)[3:], atol=1e-5)
+    resumed = weights(tmp_path / "one" / "transformer")
+    for name, value in one.items():
+        torch.testing.assert_close(resumed[name], value, atol=1e-4, rtol=1e-3)
+
 
 @pytest.mark.slow
 def test_fsdp2_makes_the_losses_of_one_process_and_resumes_exactly(work, alone, tmp_path):
@@ -64,6 +72,14 @@ def test_fsdp2_makes_the_losses_of_one_process_and_resumes_exactly(work, alone, 
     assert losses(tmp_path / "resumed") == losses(tmp_path / "sharded")[3:]
     for folder in ("transformer", "checkpoint-6/transformer"):
         assert same_weights(tmp_path / "resumed" / folder, tmp_path / "sharded" / "transformer")
+
+
+@pytest.mark.slow
+def test_fsdp2_computes_in_bf16_but_rounds_neither_timesteps_nor_angles(tmp_path):
+    script = Path(__file__).with_name("fsdp2_inputs.py")
+    said = launch_fsdp2(script, tmp_path, mixed_precision="bf16")
+    assert "timestep [997.29" in said and "products torch.bfloat16" in said
+    assert said.count("angles {torch.float32}") == 1
 
 
 @pytest.mark.slow

@@ -12,9 +12,11 @@ from PIL import Image
 from diffusers_vilearn.data.latents import LatentEncoder
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.streaming import StreamedTable
+from diffusers_vilearn.files import read_json_lines
 from diffusers_vilearn.training.online import OnlineEncoder, OnlineSamples, jitter_colours
+from diffusers_vilearn.training.run import TrainingStopped
 from diffusers_vilearn.training.samples import LatentSamples, SampleOptions
-from diffusers_vilearn.training.stream import collate, make_loader, whole_batches
+from diffusers_vilearn.training.stream import UnreadableRow, UnreadableRows, collate, make_loader, whole_batches
 
 PLAIN = SampleOptions(condition_dropout=0.0, visible_fraction=0.25)
 
@@ -156,3 +158,18 @@ def test_unreadable_rows_are_left_out_and_errors_of_programming_are_not_hidden()
     with pytest.raises(AttributeError):
         list(make_loader(args, broken, process, position=0, num_steps=1))
     assert collate([])["uids"] == []
+
+
+def test_each_process_counts_its_own_unreadable_rows_and_all_name_them_in_one_file(tmp_path):
+    def batch(*uids):
+        return {"uids": ["fine"], "unreadable": [UnreadableRow(uid, "why") for uid in uids]}
+
+    path = tmp_path / "unreadable_rows.jsonl"
+    for rank in range(3):
+        rows = UnreadableRows(path, 2, rank)
+        rows.note(batch(f"{rank}a", f"{rank}b", f"{rank}a"), step=1)
+    assert len(read_json_lines(path)) == 6
+    resumed = UnreadableRows(path, 2, rank=1)
+    resumed.note(batch("1b"), step=2)
+    with pytest.raises(TrainingStopped, match="3 rows are unreadable, and `--max_unreadable_rows` is 2"):
+        resumed.note(batch("1c"), step=3)

@@ -88,6 +88,8 @@ def test_two_processes_make_the_losses_of_one(work, whole, tmp_path):
     run_in_two(SCRIPT, *arguments(work, tmp_path / "two", 6, *options), log_dir=tmp_path)
     for two, one in zip(*(read_json_lines(folder / "train_log.jsonl") for folder in (tmp_path / "two", whole))):
         assert two == pytest.approx(one, abs=1e-5)
+    (two,), (one,) = (read_json_lines(folder / "validation_log.jsonl") for folder in (tmp_path / "two", whole))
+    assert two == pytest.approx(one, abs=1e-3)
 
 
 def test_every_term_is_logged_and_every_number_of_tokens_validated(whole):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from script_process import TRAINING, ScriptProcess
@@ -21,6 +22,7 @@ from script_process import TRAINING, ScriptProcess
 from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline, ViLearnTransformer3DModel
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.shards import to_parquet
+from diffusers_vilearn.training.components import adopt_schedule
 from diffusers_vilearn.training.publishing import left_out
 from diffusers_vilearn.training.schedule import parse_schedule
 
@@ -115,6 +117,15 @@ def test_a_run_resumed_before_or_after_a_change_of_stage_is_the_same(work, stage
     train(work, output_dir, "--config", config, "--resume_from_checkpoint", "latest")
     assert same_weights(output_dir / "transformer", whole / "transformer")
     assert losses(output_dir) == losses(whole)[step:]
+
+
+def test_a_run_that_is_to_end_before_its_checkpoint_is_refused(work, staged, tmp_path):
+    config, whole = staged
+    shutil.copytree(whole / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
+    more = ("--config", config, "--max_train_steps", 4, "--resume_from_checkpoint", "latest")
+    process = start(tmp_path / "run", arguments(work, tmp_path / "run", *more))
+    assert process.wait() == 1 and not (tmp_path / "run" / "transformer").exists()
+    assert "is to end after 4 steps, but the checkpoint has 6" in process.output
 
 
 def test_validation_draws_scores_and_logs(staged):
@@ -231,6 +242,7 @@ def test_streaming_resumes_exactly(work, tmp_path):
 
 def test_online_encoding_resumes_exactly(work, tmp_path):
     online = ("--online_encoding", "--mirror", "--image_augmentation", "--checkpointing_steps", 2, "--num_tokens", 4)
+    online += ("--num_points", 128)
     train(work, tmp_path / "whole", *online, "--max_train_steps", 4, "--validation_steps", 3)
     (tmp_path / "resumed").mkdir()
     shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
@@ -273,6 +285,27 @@ def test_finetuning_starts_from_the_checkpoint(work, staged, tmp_path, monkeypat
     assert config.shift == 1 and not config.stochastic_sampling
 
 
+def test_a_schedule_that_no_shift_can_tell_is_not_adopted(tmp_path):
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+    for scheduler in (
+        UniPCMultistepScheduler(**flow, flow_shift=3.0),
+        FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    ):
+        scheduler.save_pretrained(tmp_path / "scheduler")
+        args = SimpleNamespace(
+            pretrained_model_name_or_path=str(tmp_path),
+            revision=None,
+            cache_dir=None,
+            timestep_shift=None,
+            stochastic_sampling=None,
+        )
+        with pytest.raises(ValueError, match=f"is {type(scheduler).__name__} with .* Give `--timestep_shift`"):
+            adopt_schedule(args)
+        args.timestep_shift = 2.0
+        adopt_schedule(args)
+        assert args.timestep_shift == 2 and args.stochastic_sampling is False
+
+
 def test_the_transformer_of_the_command_line_wins_over_that_of_the_file(work, staged, tmp_path):
     config = json.loads((work / "transformer.json").read_text())
     (tmp_path / "other.json").write_text(json.dumps(config | {"num_single_layers": 3}))
@@ -300,6 +333,11 @@ def test_lora_layers_are_trained_resumed_and_loaded(work, staged, tmp_path):
     (tmp_path / "resumed").mkdir()
     shutil.copytree(tmp_path / "run" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
     finetune(work, pretrained, tmp_path / "resumed", *options, "--resume_from_checkpoint", "latest")
+    words = ["--dataset_name", work / "data", "--pretrained_model_name_or_path", pretrained, *options]
+    words += ["--output_dir", tmp_path / "resumed", "--resume_from_checkpoint", "latest", "--lora_alpha", 32]
+    process = start(tmp_path / "resumed", words)
+    assert process.wait() == 1
+    assert "cannot be resumed from: its LoRA layers have `lora_alpha` 2 and not 32." in process.output
     layers, resumed = (load_file(tmp_path / name / "pytorch_lora_weights.safetensors") for name in ("run", "resumed"))
     assert layers.keys() == resumed.keys() and all(torch.equal(layers[name], resumed[name]) for name in layers)
     assert (

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..geometry.cameras import Camera
-from .field_samples import cover_cube, move_field
+from .field_samples import check_cube, cover_cube, move_field
 from .frames import object_to_frame, transform_cloud
 from .loading import load_table
 from .preparation import object_rng
@@ -87,6 +87,7 @@ class EvaluationViews:
         views_per_object: int = 1,
         cache_dir: str | None = None,
     ):
+        check_cube(bounds)
         self.views = load_table(dataset, "views", split, cache_dir)
         self._cameras = self.views.select_columns(["uid", "view", "camera_to_world"]).with_format("numpy")
         kept = np.flatnonzero(np.array(self.views["view"]) < views_per_object)

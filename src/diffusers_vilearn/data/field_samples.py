@@ -52,6 +52,7 @@ class FieldSamples(Dataset):
     ):
         if vae_config.frame not in FRAMES:
             raise ValueError(f"`frame` must be one of {FRAMES}, but is {vae_config.frame!r}.")
+        check_cube(vae_config.bounds)
         self.uids = shapes.select_columns("uid")
         columns = ["surface", "sharp_edges", "field_near", "field_volume", "field_box"]
         self.shapes = shapes.with_format("numpy", ["uid", *columns])
@@ -126,6 +127,12 @@ def move_field(similarity: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """Field samples (n, 4) in the frame of `similarity` (4, 4): positions moved, distances scaled."""
     distance = samples[:, 3:] * scale_of(similarity)
     return np.concatenate([transform_points(similarity, samples[:, :3]), distance], axis=1).astype(np.float32)
+
+
+def check_cube(bounds: float | list[float]) -> None:
+    """Raise `ValueError` for the bounds of a VAE that are no half-side of a cube: prepared volumes are for cubes."""
+    if not isinstance(bounds, (int, float)):
+        raise ValueError(f"`bounds` of the VAE must be one number, the half-side of a cube, but is {bounds!r}.")
 
 
 def cover_cube(

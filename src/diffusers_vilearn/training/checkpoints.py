@@ -8,6 +8,7 @@ device and then renamed; before it is deleted it is renamed again.
 
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,8 +47,12 @@ class CheckpointError(RuntimeError):
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
-    """Whole checkpoints of a run, by their steps."""
-    return sorted(Path(output_dir).glob("checkpoint-*"), key=_step_of)
+    """Whole checkpoints of a run, by their steps; what a user calls `checkpoint-best` is none."""
+    return sorted(filter(_is_checkpoint, Path(output_dir).glob("checkpoint-*")), key=_step_of)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return re.fullmatch(r"checkpoint-\d+", path.name) is not None and path.is_dir()
 
 
 def _step_of(checkpoint: Path) -> int:
@@ -137,8 +142,8 @@ def resume_from(accelerator: Accelerator, output_dir: str, name: str | None) -> 
     folder = last if name == "latest" else None
     if name not in (None, "latest"):
         folder = Path(output_dir) / Path(name).name
-        if not folder.is_dir():
-            raise ValueError(f"`--resume_from_checkpoint` names {folder}, which does not exist.")
+        if not _is_checkpoint(folder):
+            raise ValueError(f"`--resume_from_checkpoint` names {folder}, which is no folder `checkpoint-<step>`.")
     if folder != last and (folder is None or _step_of(folder) < _step_of(last)):
         raise ValueError(
             f"{output_dir} holds {last.name}, which is further than this run would begin. Go on with"
@@ -242,14 +247,32 @@ def save_lora_by_name(accelerator: Accelerator) -> None:
                 weights.pop(index)
 
     def load(models: list, folder: str) -> None:
+        prefix = f"{ViLearnImageTo3DPipeline.transformer_name}."
         while models:
-            state = ViLearnImageTo3DPipeline.lora_state_dict(folder)
-            prefix = f"{ViLearnImageTo3DPipeline.transformer_name}."
+            plain = accelerator.unwrap_model(models.pop())
+            state, saved = ViLearnImageTo3DPipeline.lora_state_dict(folder, return_lora_metadata=True)
+            _check_lora({name.removeprefix(prefix): value for name, value in saved.items()}, plain, folder)
             state = {name.removeprefix(prefix): value for name, value in state.items()}
-            set_peft_model_state_dict(accelerator.unwrap_model(models.pop()), state, adapter_name="default")
+            set_peft_model_state_dict(plain, state, adapter_name="default")
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)
+
+
+def _check_lora(saved: dict, model: torch.nn.Module, folder: str) -> None:
+    """Raise `ValueError` where a checkpoint's layers are scaled or placed otherwise: their weights may fit."""
+    config = model.peft_config["default"].to_dict()
+    differing = [
+        f"`{name}` {saved[name]!r} and not {config[name]!r}"
+        for name in ("r", "lora_alpha", "target_modules")
+        if _comparable(saved[name]) != _comparable(config[name])
+    ]
+    if differing:
+        raise ValueError(f"{folder} cannot be resumed from: its LoRA layers have {', '.join(differing)}.")
+
+
+def _comparable(value):
+    return sorted(value) if isinstance(value, (list, set)) else value
 
 
 def save_lora(accelerator: Accelerator, model: torch.nn.Module, folder: str | Path) -> None:

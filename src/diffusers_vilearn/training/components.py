@@ -13,6 +13,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from peft import LoraConfig
 from transformers import AutoImageProcessor, BaseImageProcessor, Dinov2Model
 
+from ..data.image_encoders import load_image_encoder
 from ..data.latents import at_image_size
 from ..models import VecSetVAE, ViLearnTransformer3DModel
 
@@ -55,28 +56,39 @@ class FrozenModels:
         else:
             vae = VecSetVAE.from_pretrained(whole, subfolder="vae", variant=args.variant, **part)
         if args.image_encoder is not None:
-            image_encoder = Dinov2Model.from_pretrained(args.image_encoder, dtype=torch.float32, **common)
+            image_encoder = load_image_encoder(args.image_encoder, **common)
             processor = AutoImageProcessor.from_pretrained(args.image_encoder, **common)
         else:
-            image_encoder = Dinov2Model.from_pretrained(
-                whole, subfolder="image_encoder", variant=args.variant, dtype=torch.float32, **part
-            )
+            image_encoder = load_image_encoder(whole, subfolder="image_encoder", variant=args.variant, **part)
             processor = AutoImageProcessor.from_pretrained(whole, subfolder="feature_extractor", **part)
-        return cls(vae.requires_grad_(False).eval(), image_encoder.requires_grad_(False).eval(), processor)
+        return cls(vae.requires_grad_(False).eval(), image_encoder.requires_grad_(False), processor)
 
 
 def adopt_schedule(args: argparse.Namespace) -> None:
     """Set the timestep shift and the sampling that the arguments leave open: to those of the pipeline that is taken
-    up, or else to a shift of 1 and no new noise at inference."""
+    up, or else to a shift of 1 and no new noise at inference.
+
+    Raises:
+        ValueError: that pipeline's schedule cannot be told by a shift.
+    """
     config = FlowMatchEulerDiscreteScheduler().config
-    if args.pretrained_model_name_or_path is not None:
-        config = FlowMatchEulerDiscreteScheduler.from_pretrained(
-            args.pretrained_model_name_or_path, subfolder="scheduler", revision=args.revision, cache_dir=args.cache_dir
-        ).config
+    whole = args.pretrained_model_name_or_path
+    if whole is not None:
+        config = FlowMatchEulerDiscreteScheduler.load_config(
+            whole, subfolder="scheduler", revision=args.revision, cache_dir=args.cache_dir
+        )
+        name = config["_class_name"]
+        is_static = name == FlowMatchEulerDiscreteScheduler.__name__ and not config.get("use_dynamic_shifting")
+        if not is_static and args.timestep_shift is None:
+            raise ValueError(
+                f"The scheduler of {whole} is {name} with `use_dynamic_shifting={config.get('use_dynamic_shifting')}`,"
+                " whose schedule training cannot adopt. Give `--timestep_shift`: the result has a"
+                " FlowMatchEulerDiscreteScheduler of that shift."
+            )
     if args.timestep_shift is None:
-        args.timestep_shift = config.shift
+        args.timestep_shift = config.get("shift", 1.0)
     if args.stochastic_sampling is None:
-        args.stochastic_sampling = config.stochastic_sampling
+        args.stochastic_sampling = config.get("stochastic_sampling", False)
 
 
 def chosen_configuration(args: argparse.Namespace) -> dict:

@@ -51,7 +51,9 @@ class TrainingLoop:
         self.output_dir = Path(args.output_dir)
         self.progress = Progress()
         self.interrupted = False
-        self.unreadable = UnreadableRows(self.output_dir / "unreadable_rows.jsonl", args.max_unreadable_rows)
+        self.unreadable = UnreadableRows(
+            self.output_dir / "unreadable_rows.jsonl", args.max_unreadable_rows, accelerator.process_index
+        )
         self._interruption = Interruption()
         self._running = defaultdict(list)
 
@@ -70,8 +72,19 @@ class TrainingLoop:
         self._interruption.__exit__(*exception)
 
     def resume(self) -> None:
-        """Load the checkpoint that `--resume_from_checkpoint` names."""
+        """Load the checkpoint that `--resume_from_checkpoint` names.
+
+        Raises:
+            ValueError: it is of another run, or further than this one is to go.
+        """
         self.progress = resume_from(self.accelerator, self.args.output_dir, self.args.resume_from_checkpoint)
+        if self.progress.step > self.max_train_steps:
+            raise ValueError(
+                f"The run is to end after {self.max_train_steps} steps, but the checkpoint has {self.progress.step}:"
+                " give more steps, or another `--output_dir`."
+            )
+        # It counts the steps of all processes, of which there may have been another number.
+        self.lr_scheduler.scheduler.last_epoch = self.progress.step * self.accelerator.num_processes
         if self.accelerator.is_main_process:
             rewind_logs(self.output_dir, self.progress.step)
         self.accelerator.wait_for_everyone()

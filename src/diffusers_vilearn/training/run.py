@@ -4,11 +4,18 @@
 
 import argparse
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration, set_seed
+from accelerate.utils import (
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    GradientAccumulationPlugin,
+    ProjectConfiguration,
+    set_seed,
+)
 from diffusers.optimization import get_scheduler
 
 from ..files import append_json_line, drop_json_lines
@@ -29,8 +36,13 @@ def start_accelerator(args: argparse.Namespace) -> Accelerator:
         project_config=ProjectConfiguration(project_dir=output_dir, logging_dir=output_dir / args.logging_dir),
     )
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        config = accelerator.state.deepspeed_plugin.deepspeed_config
         # DeepSpeed would read it off the loader, which is not prepared: stages change it.
-        accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = args.train_batch_size
+        config["train_micro_batch_size_per_gpu"] = args.train_batch_size
+        # DeepSpeed clips by itself, and for "auto" accelerate would write 1.
+        config["gradient_clipping"] = args.max_grad_norm
+    if accelerator.distributed_type == DistributedType.FSDP:
+        keep_inputs_exact(accelerator.state.fsdp_plugin)
     if args.allow_tf32:
         torch.backends.cuda.matmul.allow_tf32 = True
     set_seed(args.seed)
@@ -38,6 +50,12 @@ def start_accelerator(args: argparse.Namespace) -> Accelerator:
         tidy_checkpoints(output_dir)
     accelerator.wait_for_everyone()
     return accelerator
+
+
+def keep_inputs_exact(plugin: FullyShardedDataParallelPlugin) -> None:
+    """Let FSDP cast weights alone: it would round timesteps and rotary angles, too, which models keep in float32."""
+    if plugin.mixed_precision_policy is not None:
+        plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, cast_forward_inputs=False)
 
 
 def make_optimizer(args: argparse.Namespace, parameters, accelerator: Accelerator, max_train_steps: int):

@@ -132,6 +132,7 @@ class OnlineLatents:
             models.image_encoder,
             models.image_processor(self.schedule.stages[0].image_size),
             min_votes=args.min_votes,
+            num_points=args.num_points,
         )
         self.shapes = load_table(args.dataset_name, "shapes", "train", args.cache_dir)
         views = load_table(args.dataset_name, "views", "train", args.cache_dir)

@@ -225,16 +225,17 @@ def count_steps(args, num_samples: int, accelerator: Accelerator) -> int:
 
 
 class UnreadableRows:
-    """The unreadable rows that a process of a run has met, each counted once and named in a file.
+    """The unreadable rows that a process of a run has met, each counted once and named in a file of all processes.
 
     Args:
-        path (`Path`): JSON lines with `uid`, `step` and `reason`; those of a resumed run count.
-        limit (`int`): how many there may be.
+        path (`Path`): JSON lines with `uid`, `step`, `rank` and `reason`; those of a resumed run count.
+        limit (`int`): how many there may be in a process.
+        rank (`int`): of this process.
     """
 
-    def __init__(self, path: Path, limit: int):
-        self.path, self.limit = path, limit
-        self.uids = {record["uid"] for record in read_json_lines(path)}
+    def __init__(self, path: Path, limit: int, rank: int = 0):
+        self.path, self.limit, self.rank = path, limit, rank
+        self.uids = {record["uid"] for record in read_json_lines(path) if record["rank"] == rank}
 
     def __len__(self):
         return len(self.uids)
@@ -248,7 +249,7 @@ class UnreadableRows:
         for row in batch["unreadable"]:
             if row.uid not in self.uids:
                 self.uids.add(row.uid)
-                append_json_line(self.path, {"uid": row.uid, "step": step, "reason": row.reason})
+                append_json_line(self.path, {"uid": row.uid, "step": step, "rank": self.rank, "reason": row.reason})
                 logger.warning("Row %s is unreadable and left out: %s", row.uid, row.reason)
         if len(self.uids) > self.limit:
             raise TrainingStopped(

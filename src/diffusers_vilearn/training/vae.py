@@ -7,6 +7,8 @@ from itertools import islice
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from transformers import Dinov2Model
 
 from ..data.field_samples import FieldSamples
@@ -58,7 +60,11 @@ def alignment_features(image_encoder: Dinov2Model, batch: dict) -> torch.Tensor:
 
 @torch.no_grad()
 def validate(
-    vae: VecSetVAE, samples: FieldSamples, batch_size: int, num_tokens: int | None = None
+    vae: VecSetVAE,
+    samples: FieldSamples,
+    batch_size: int,
+    num_tokens: int | None,
+    accelerator: Accelerator,
 ) -> dict[str, float]:
     """How well the posterior's mode reconstructs held-out shapes.
 
@@ -67,13 +73,15 @@ def validate(
         samples (`FieldSamples`): with normals.
         batch_size (`int`): shapes at a time.
         num_tokens (`int`, *optional*): shape tokens; None takes the config's.
+        accelerator (`Accelerator`): whose processes share the shapes; all must call this.
 
     Returns:
         `dict[str, float]`: mean `iou` and `median_iou` of the sign over volume queries; `l1`, mean absolute error of
         the field; `normal_angle`, mean angle in degrees between −∇f and the normal on the surface.
     """
-    ious, errors, angles = [], [], []
-    for batch in whole_batches(samples, batch_size, vae.device):
+    share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
+    scores = {}
+    for batch in whole_batches(samples, batch_size, vae.device, **share):
         output = vae(
             batch["points"],
             batch["xyz"],
@@ -84,10 +92,13 @@ def validate(
         )
         field = output.field.float()
         volume = slice(samples.num_queries // 2, None)
-        ious.extend(occupancy_iou(field[:, volume, 0] > 0, batch["field"][:, volume, 0] > 0).tolist())
-        errors.extend((field - batch["field"]).abs().mean(dim=(1, 2)).tolist())
+        iou = occupancy_iou(field[:, volume, 0] > 0, batch["field"][:, volume, 0] > 0)
+        error = (field - batch["field"]).abs().mean(dim=(1, 2))
         cosine = torch.cosine_similarity(-output.gradient.float(), batch["surface_normals"], dim=-1)
-        angles.extend(cosine.clamp(-1, 1).arccos().rad2deg().mean(dim=1).tolist())
+        angle = cosine.clamp(-1, 1).arccos().rad2deg().mean(dim=1)
+        scores |= zip(batch["uids"], torch.stack([iou, error, angle], dim=1).tolist(), strict=True)
+    # Some shapes are taken twice.
+    ious, errors, angles = zip(*dict(gather_object(list(scores.items()))).values())
     return {
         "iou": float(np.mean(ious)),
         "median_iou": float(np.median(ious)),
