@@ -228,7 +228,7 @@ def main():
     base = seconds.get("none", seconds[args.encodings[0]])
     rows = {}
     for encoding in args.encodings:
-        # Paired by round; the mean over rounds of the ratio, and its standard error.
+        # Paired by round: the median over rounds of the ratio, and the standard error of its mean.
         ratio = seconds[encoding] / base
         flops = count_flops(args, encoding)
         rows[encoding] = {

@@ -125,7 +125,7 @@ def test_default_checkpoint_missing(cli, workplace, monkeypatch):
 @pytest.mark.skipif(importlib.util.find_spec("rembg") is not None, reason="rembg is installed")
 def test_background_removal_without_rembg(cli, workplace):
     code, _, err = cli("generate", "chair.png", "-o", "a.glb", "--remove-background")
-    assert code == 1 and "pip install diffusers-vilearn[rembg]" in err
+    assert code == 1 and "pip install 'diffusers-vilearn[rembg]'" in err
 
 
 @pytest.mark.parametrize("args", [("generate",), ("generate", "a.png", "-o", "a.glb", "--steps", "0"), ("nonsense",)])

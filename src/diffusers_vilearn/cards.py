@@ -78,11 +78,17 @@ def write_checkpoint_card(
             raise ValueError(f"`facts` names the picture {path!r}, which is not in {str(folder)!r}.")
     components = _components(folder)
     values = dict.fromkeys(FACTS) | _facts_of(components) | _figures(evaluation) | facts
-    values |= {"repo_id": repo_id or str(folder), "has_code": (folder / "pipeline.py").is_file()}
+    values |= {"repo_id": repo_id or str(folder), "has_code": _has_code(folder)}
     if values["image_encoder"] and "image_encoder" in components:
         values["components"]["image_encoder"] += f": {values['image_encoder']}"
     values["title"] = values["title"] or (repo_id or folder.name).rpartition("/")[2]
     return write_model_card(folder, template or _template_of(components), **values)
+
+
+def _has_code(folder: Path) -> bool:
+    """Whether the code lies beside the weights, and the package is not needed; see `add_custom_code`."""
+    index = json.loads(saved_index(folder).read_text(encoding="utf-8"))
+    return isinstance(index["_class_name"], list) or "auto_map" in index
 
 
 def write_dataset_card(folder: str | Path, repo_id: str | None = None) -> Path:

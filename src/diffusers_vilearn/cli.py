@@ -170,7 +170,7 @@ def _load_picture(path: Path, remove_background: bool) -> Image.Image:
     try:
         import rembg
     except ImportError as error:
-        raise ValueError("--remove-background needs rembg: pip install diffusers-vilearn[rembg]") from error
+        raise ValueError("--remove-background needs rembg: pip install 'diffusers-vilearn[rembg]'") from error
     return rembg.remove(picture)
 
 

@@ -72,7 +72,7 @@ def run_ray(
     try:
         import ray
     except ImportError as error:
-        raise ImportError("`--engine ray` needs Ray: pip install diffusers-vilearn[ray]") from error
+        raise ImportError("`--engine ray` needs Ray: pip install 'diffusers-vilearn[ray]'") from error
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     clock = ray.remote(num_cpus=0)(TaskClock).remote()
 

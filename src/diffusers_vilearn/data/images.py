@@ -69,7 +69,7 @@ def _object_box(image: Image.Image) -> tuple[int, int, int, int]:
     if darkest >= OBJECT_ALPHA:
         raise ValueError(
             "`image` must be RGBA with a transparent background, but it is opaque everywhere, so the object cannot be"
-            " told from its background. Remove the background first: `pip install diffusers-vilearn[rembg]`, then"
+            " told from its background. Remove the background first: `pip install 'diffusers-vilearn[rembg]'`, then"
             " `image = rembg.remove(image)`; or pass `--remove-background` on the command line."
         )
     return alpha.point(lambda value: 255 if value >= OBJECT_ALPHA else 0).getbbox()
