@@ -17,6 +17,7 @@ import matplotlib
 import numpy as np
 from arms import ARMS
 from results import DETAIL, HEADLINE, IS_AS, METRICS, collect, join, read_numbers, write_numbers
+from speedup import mean_of_known
 
 from diffusers_vilearn.files import write_atomically
 
@@ -48,7 +49,7 @@ def draw_curves(regime: dict, path: Path) -> None:
     steps = regime["settings"]["scoring"]["steps"]
     for axis, metric in zip(axes.flat, METRICS):
         for index, (arm, by_seed) in enumerate(regime["runs"].items()):
-            values = np.array([np.nanmean(run.curve[metric], axis=1) for run in by_seed.values()])
+            values = np.array([mean_of_known(run.curve[metric], axis=1) for run in by_seed.values()])
             axis.plot(steps, values.mean(axis=0), label=arm, marker=".", **style(index))
             axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=style(index)["color"], alpha=0.12)
         axis.set(title=LABELS[metric], xscale="log", xlabel="steps")

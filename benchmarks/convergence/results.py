@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from arms import ARMS, BASELINE
 from grid import Run, Settings, check_kept, list_runs, read_grid
-from speedup import mean_with_interval, speed_up_with_interval
+from speedup import mean_of_known, mean_with_interval, speed_up_with_interval
 from tasks import ALIGNMENT, is_scored, list_tasks, loss_path, step_name
 
 from diffusers_vilearn.files import write_atomically
@@ -68,7 +68,7 @@ class Measured:
             curve={name: np.stack([_object_means(step, name) for step in kept]) for name in METRICS},
             final=final,
             extra={
-                task: {name: float(np.nanmean(_object_means(rows, name))) for name in (*METRICS, *DETAIL)}
+                task: {name: float(mean_of_known(_object_means(rows, name), axis=0)) for name in (*METRICS, *DETAIL)}
                 for task, rows in scores.items()
             },
             losses=[json.loads(loss_path(run, step).read_text()) for step in run.settings.scoring.steps],
@@ -81,7 +81,7 @@ class Measured:
             "visible_fraction": self.visible_fraction,
             "curve": {name: _four_digits(values) for name, values in self.curve.items()},
             "final": {name: _four_digits(values) for name, values in self.final.items()},
-            "extra": self.extra,
+            "extra": _each_score(self.extra, _or_none),
             "losses": self.losses,
         }
 
@@ -92,13 +92,24 @@ class Measured:
             part: {name: np.array(values, float) for name, values in numbers[part].items()}
             for part in ("curve", "final")
         }
-        return cls(**{**numbers, **arrays})
+        return cls(**{**numbers, **arrays, "extra": _each_score(numbers["extra"], _or_nan)})
 
 
 def _four_digits(values: np.ndarray) -> list:
-    """JSON has no NaN: `None` in its place."""
-    short = np.vectorize(lambda value: None if np.isnan(value) else float(f"{value:.4g}"), otypes=[object])
-    return short(values).tolist()
+    return np.vectorize(lambda value: _or_none(float(f"{value:.4g}")), otypes=[object])(values).tolist()
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if np.isnan(value) else value
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _each_score(extra: dict[str, dict], function: Callable) -> dict[str, dict]:
+    return {task: {name: function(value) for name, value in row.items()} for task, row in extra.items()}
 
 
 def _object_means(scores: Scores, metric: str) -> np.ndarray:
@@ -138,18 +149,20 @@ def _against_baseline(steps: list[int], pairs: list[tuple[Measured, Measured]]) 
     for name in METRICS:
         baselines, arms = (np.stack([run.curve[name] for run in runs]) for runs in zip(*pairs))
         found["speed_ups"][name] = speed_up_with_interval(steps, baselines, arms, not is_lower_better(name))
-        gains = np.nanmean((arms - baselines)[:, -1], axis=1) * (-1 if is_lower_better(name) else 1)
+        gains = mean_of_known((arms - baselines)[:, -1], axis=1) * (-1 if is_lower_better(name) else 1)
         found["reached"][name] = int((gains >= 0).sum())
     for name in pairs[0][0].final:
         found["differences"][name] = _interval_of_mean([arm.final[name] - base.final[name] for base, arm in pairs])
     return found
 
 
-def _interval_of_mean(by_seed: list[np.ndarray]) -> dict[str, float | None]:
-    """Of values (objects,) of each seed."""
+def _interval_of_mean(by_seed: list[np.ndarray]) -> dict[str, float | None] | None:
+    """Of values (objects,) of each seed; `None` if no object has one with every seed."""
     of_object = np.mean(by_seed, axis=0)
-    deviation = np.nanstd(of_object) / np.sqrt(np.isfinite(of_object).sum())
-    return mean_with_interval(np.nanmean(by_seed, axis=1), deviation)
+    of_object = of_object[np.isfinite(of_object)]
+    if not len(of_object):
+        return None
+    return mean_with_interval(mean_of_known(by_seed, axis=1), of_object.std() / np.sqrt(len(of_object)))
 
 
 def collect(grid: Path, root: Path) -> dict[str, dict]:

@@ -56,6 +56,11 @@ def speed_up(baseline: Curve, arm: Curve) -> float | None:
     return baseline.steps_to(level) / arm.steps_to(level)
 
 
+def mean_of_known(values, axis: int) -> np.ndarray:
+    """The mean of what is not NaN; NaN where nothing is."""
+    return np.ma.filled(np.ma.masked_invalid(values).mean(axis=axis), np.nan)
+
+
 def mean_with_interval(values, of_objects: float = 0.0, level: float = 0.95) -> dict[str, float | None]:
     """Mean of the values of a few seeds with its interval, which a single seed has not.
 
@@ -88,14 +93,14 @@ def speed_up_with_interval(
         draws (`int`): of the objects, the same for all runs and steps, that tell how much the objects matter.
 
     Returns:
-        `dict`: `mean`, `low`, `high`; `None` if some seed has no speed-up.
+        `dict`: `mean`, `low`, `high`; `None` if some seed has no speed-up, or some step of it no score.
     """
 
     def logarithms(objects) -> np.ndarray | None:
-        pairs = (
-            [Curve.fit(steps, np.nanmean(run[:, objects], axis=1), higher_is_better) for run in pair]
-            for pair in zip(baselines, arms, strict=True)
-        )
+        means = [mean_of_known(runs[:, :, objects], axis=2) for runs in (baselines, arms)]
+        if np.isnan(means).any():
+            return None
+        pairs = ([Curve.fit(steps, run, higher_is_better) for run in pair] for pair in zip(*means, strict=True))
         ratios = [speed_up(*pair) for pair in pairs]
         return None if None in ratios else np.log(ratios)
 

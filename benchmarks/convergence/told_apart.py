@@ -82,7 +82,7 @@ def load_tokens(dataset: str, table: str, split: str, vae: VecSetVAE) -> tuple[n
     visible, drawn = np.stack(visible), np.stack(drawn)
     return vae.normalize_latents(torch.from_numpy(np.stack(means))).numpy(), {
         "visible or not": visible.astype(int),
-        "as many drawn tokens": drawn.astype(int),
+        "a random set of the same size": drawn.astype(int),
         "position, visible tokens first": places_visible_first(visible),
         "position, in the order of farthest points": np.broadcast_to(np.arange(visible.shape[1]), visible.shape),
     }

@@ -30,7 +30,7 @@ sys.path.insert(0, str(CONVERGENCE))
 import run as runner  # noqa: E402
 from grid import Latents, list_runs, read_grid  # noqa: E402
 from masks import derive_table, shuffled_tokens  # noqa: E402
-from results import METRICS, Measured, collect, join, read_numbers  # noqa: E402
+from results import METRICS, Measured, collect, join, read_numbers, write_numbers  # noqa: E402
 from samples import Truths  # noqa: E402
 from speedup import Curve, mean_with_interval, speed_up, speed_up_with_interval  # noqa: E402
 from tasks import is_scored, list_tasks  # noqa: E402
@@ -333,6 +333,37 @@ def test_runs_of_two_times_are_joined():
     assert summary["seeds"] == ["0", "1"] and summary["final"]["iou"]["mean"] == 3.5
     # Only the first seed has a baseline.
     assert summary["paired_seeds"] == ["0"] and summary["differences"]["iou"]["mean"] == 2
+
+
+def test_what_an_object_has_no_score_of_counts_in_no_mean(tmp_path):
+    def runs(*floaters) -> dict:
+        run = measured(4, 2)
+        run.curve["floaters"], run.final["floaters"] = np.array(floaters, float), np.array(floaters[-1], float)
+        run.extra["guidance-1.0"] = {"floaters": floaters[-1][0], "chamfer": 1.0}
+        return {"0": run}
+
+    nothing = np.nan
+    compared = {"settings": {"scoring": {"steps": [1, 2]}}, "data": {}}
+    known = {
+        "none": runs([8, nothing], [nothing, 2]),
+        "va_rope": runs([4, 9], [1, 1]),
+        "va_lpe": runs([nothing] * 2, [1, 2]),
+    }
+    found = join({}, {"base": {**compared, "runs": known}})
+    write_numbers(found, tmp_path / "numbers.json")
+    for regimes in (found, join({}, read_numbers(tmp_path / "numbers.json"))):
+        summary = regimes["base"]["summary"]
+        assert (
+            summary["none"]["final"]["floaters"]["mean"] == 2 and summary["va_rope"]["final"]["floaters"]["mean"] == 1
+        )
+        assert summary["va_rope"]["differences"]["floaters"]["mean"] == -1
+        assert (
+            summary["va_rope"]["speed_ups"]["floaters"]["mean"] > 1 and summary["va_rope"]["reached"]["floaters"] == 1
+        )
+        assert summary["va_lpe"]["speed_ups"]["floaters"] is None
+        assert np.isnan(regimes["base"]["runs"]["none"]["0"].extra["guidance-1.0"]["floaters"])
+    only = join({}, {"base": {**compared, "runs": {"none": runs([1, 1], [nothing] * 2)}}})
+    assert only["base"]["summary"]["none"]["final"]["floaters"] is None
 
 
 @pytest.mark.parametrize("part, value", [("settings", {"scoring": {"steps": [1, 3]}}), ("data", {"vae": "other"})])
