@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from diffusers_vilearn import VecSetVAE
 from diffusers_vilearn.cards import FACTS, TEMPLATES, readdress_card, write_checkpoint_card, write_model_card
 from diffusers_vilearn.cli import app
+from diffusers_vilearn.custom_code import add_custom_code
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,6 +70,19 @@ def test_lone_models_have_cards_of_their_own(saved):
     assert 'VecSetVAE.from_pretrained("me/vae")' in vae and "ViLearnImageTo3DPipeline" not in vae
     transformer = write_checkpoint_card(saved / "transformer", repo_id="me/t").read_text()
     assert 'ViLearnTransformer3DModel.from_pretrained("me/t")' in transformer
+    for name in ("vae", "transformer"):
+        add_custom_code(saved / name)
+        card = write_checkpoint_card(saved / name, repo_id="me/own").read_text()
+        assert 'AutoModel.from_pretrained("me/own", trust_remote_code=True)' in card
+        assert "from diffusers_vilearn" not in card
+
+
+def test_a_card_that_was_written_before_the_repository_was_known_loads_from_it(saved):
+    assert 'from_pretrained("saved")' in write_checkpoint_card(saved).read_text()
+    readdress_card(saved, ["saved"], "me/x", has_code=True)
+    card = (saved / "README.md").read_text()
+    assert 'DiffusionPipeline.from_pretrained("me/x", trust_remote_code=True)' in card
+    assert "ViLearnImageTo3DPipeline.from_pretrained" not in card
 
 
 def test_the_dual_cloud_is_in_the_example(tmp_path):
@@ -82,11 +96,13 @@ def test_the_dual_cloud_is_in_the_example(tmp_path):
     [
         ({"facts": {"licence": "x"}}, "`facts` has licence; it may have title, license"),
         ({"facts": {"example": "a.png"}}, "names the picture 'a.png'"),
+        ({"facts": {"example": "../there.png"}}, "names the picture '../there.png'"),
         ({"template": "huge"}, "`template` is 'huge'; it may be base, dataset, large"),
         ({"evaluation": "nowhere"}, "`evaluation` is 'nowhere'"),
     ],
 )
 def test_what_cannot_be_used_is_named_and_nothing_is_written(saved, options, message):
+    (saved / ".." / "there.png").touch()
     with pytest.raises(ValueError, match=message):
         write_checkpoint_card(saved, **options)
     assert not (saved / "README.md").exists()

@@ -19,6 +19,13 @@ TEMPLATES = next(
     folder for folder in (_HERE / "model_cards", _HERE.parents[1] / "model_cards") if (folder / "base.md").is_file()
 )
 TAGS = ["diffusers-vilearn", "vilearn", "image-to-3d", "mesh"]
+# Ids that the Hub knows of licences that meshes come under.
+HUB_LICENCES = {
+    *("apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "cc", "cc0-1.0", "isc", "mit", "odbl", "odc-by"),
+    *("cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "unknown", "other", "zlib"),
+    *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
+    *("cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
+}
 # What only the publisher knows. All may be left out; the card then says so.
 FACTS = {
     "title": "heading of the card",
@@ -66,23 +73,27 @@ def write_checkpoint_card(
         facts (`dict`, *optional*): see `FACTS`.
         evaluation (`str` or `Path`, *optional*): folder written by `training/evaluate.py`.
         template (`str`, *optional*): base, vae, small, large or tiny; chosen by the model otherwise.
-        repo_id (`str`, *optional*): where it will be loaded from; the folder otherwise.
+        repo_id (`str`, *optional*): where it will be loaded from; the folder, by its name, otherwise.
     """
     folder, facts = Path(folder), dict(facts or {})
     unknown = sorted(set(facts) - set(FACTS))
     if unknown:
         raise ValueError(f"`facts` has {', '.join(unknown)}; it may have {', '.join(FACTS)}.")
-    pictures = [picture["path"] for picture in facts.get("pictures") or []] + [facts.get("example")]
-    for path in filter(None, pictures):
-        if not (folder / path).is_file():
+    for path in pictures_of(facts):
+        if not (folder / path).is_file() or Path(path).is_absolute() or ".." in Path(path).parts:
             raise ValueError(f"`facts` names the picture {path!r}, which is not in {str(folder)!r}.")
     components = _components(folder)
     values = dict.fromkeys(FACTS) | _facts_of(components) | _figures(evaluation) | facts
-    values |= {"repo_id": repo_id or str(folder), "has_code": _has_code(folder)}
+    values |= {"repo_id": repo_id or folder.resolve().name, "has_code": _has_code(folder)}
     if values["image_encoder"] and "image_encoder" in components:
         values["components"]["image_encoder"] += f": {values['image_encoder']}"
     values["title"] = values["title"] or (repo_id or folder.name).rpartition("/")[2]
     return write_model_card(folder, template or _template_of(components), **values)
+
+
+def pictures_of(facts: dict) -> list[str]:
+    """Paths of all pictures that `FACTS` name, the example's among them."""
+    return [*(picture["path"] for picture in facts.get("pictures") or []), *filter(None, [facts.get("example")])]
 
 
 def _has_code(folder: Path) -> bool:
@@ -106,7 +117,7 @@ def write_dataset_card(folder: str | Path, repo_id: str | None = None) -> Path:
     for licence, creator in _counts(folder / "shapes", "licence", "creator"):
         creators[licence].add(creator)
     data = DatasetCardData(
-        license=sorted(licence.lower() for licence in creators),
+        **_licence_of(creators),
         task_categories=["image-to-3d"],
         tags=["diffusers-vilearn", "3d", "mesh"],
         configs=[
@@ -128,6 +139,14 @@ def write_dataset_card(folder: str | Path, repo_id: str | None = None) -> Path:
         "latents": {table: json.loads(file.read_text()) for table, file in latents.items() if file.exists()},
     }
     return _write(folder, "dataset", data, values)
+
+
+def _licence_of(names: Iterable[str]) -> dict[str, str | list[str]]:
+    """What the front matter of a card says of the licences: the Hub refuses ids that it does not know."""
+    ids = sorted(name.lower() for name in names)
+    if set(ids) <= HUB_LICENCES:
+        return {"license": ids}
+    return {"license": "other", "license_name": ", ".join(ids)}
 
 
 def readdress_card(folder: str | Path, names: Iterable[str], repo_id: str, *, has_code: bool = False) -> None:

@@ -3,13 +3,14 @@
 """The way to the Hub: of models and pipelines with a full card, of checkpoint folders, of datasets."""
 
 import json
+import re
 import tempfile
 from pathlib import Path
 
 from diffusers.utils import PushToHubMixin
 from huggingface_hub import HfApi
 
-from .cards import readdress_card, write_checkpoint_card, write_dataset_card, write_model_card
+from .cards import pictures_of, readdress_card, write_checkpoint_card, write_dataset_card, write_model_card
 from .files import saved_index
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 # Hidden files are unfinished ones.
-_HIDDEN = ["**/.*", ".*/**"]
+_HIDDEN = ["**/.*", ".*"]
 
 
 class ModelCardMixin(PushToHubMixin):
@@ -101,15 +102,19 @@ def publish_checkpoint(
 
 
 def _stage(folder: Path, scratch: Path, facts: dict) -> Path:
-    """Links to what belongs to a checkpoint: files beside its index or configuration, components, the card's pictures.
+    """Links to what belongs to a checkpoint: files beside its index or configuration, components, the pictures of its
+    card and of `facts`.
 
     Logs, which are JSON lines, and hidden files, which are unfinished, do not.
     """
     index = saved_index(folder)
     components = json.loads(index.read_text()) if index.name == "model_index.json" else {}
     paths = {*folder.glob("*"), *(path for name in components for path in (folder / name).glob("*"))}
-    paths |= {folder / picture["path"] for picture in facts.get("pictures") or []}
-    for path in paths:
+    card = folder / "README.md"
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", card.read_text(encoding="utf-8")) if card.is_file() else []
+    paths |= {folder / name for name in (*pictures, *pictures_of(facts)) if ".." not in Path(name).parts}
+    # An absolute path leaves the folder, too.
+    for path in (path for path in paths if path.is_relative_to(folder)):
         if path.is_file() and not path.name.startswith(".") and path.suffix != ".jsonl":
             link = scratch / path.relative_to(folder)
             link.parent.mkdir(parents=True, exist_ok=True)

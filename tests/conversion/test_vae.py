@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline
 from diffusers_vilearn.cli import app
-from diffusers_vilearn.conversion import VAE_SOURCES, convert_vae_checkpoint, convert_vae_state_dict
+from diffusers_vilearn.conversion import convert_vae_checkpoint, convert_vae_state_dict
 
 SMALL = {
     "latent_channels": 8,
@@ -175,10 +175,16 @@ def test_weights_and_configuration_come_back(source):
 @pytest.mark.parametrize("source", CONFIGS)
 def test_published_facts_are_in_the_configuration(source):
     config, _ = convert_vae_state_dict(stored(build(source), source), source, **HEADS[source])
-    assert config["norm_eps" if source.startswith("hunyuan") else "bounds"] == VAE_SOURCES[source].config.get(
-        "norm_eps" if source.startswith("hunyuan") else "bounds"
-    )
-    assert config["num_tokens"] >= 2048
+    published = {
+        "dora": {"num_tokens": 2048, "bounds": 1.05, "truncation": 0.015},
+        "step1x-3d": {"num_tokens": 2048, "bounds": 1.05, "truncation": 0.01},
+        "triposg": {"num_tokens": 2048, "bounds": 1.005},
+        "hunyuan3d-2": {"num_tokens": 3072, "bounds": 1.01, "norm_eps": 1e-6, "scaling_factor": 0.9990943042622529},
+        "hunyuan3d-2.1": {"num_tokens": 4096, "bounds": 1.01, "norm_eps": 1e-6, "scaling_factor": 1.0039506158752403},
+    }
+    facts = published[source.removesuffix("-turbo")]
+    assert {name: config[name] for name in facts} == facts
+    assert ("truncation" in config) == ("truncation" in facts)
 
 
 @pytest.mark.parametrize("source", CONFIGS)

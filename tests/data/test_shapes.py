@@ -121,7 +121,9 @@ def build(objects: Path, meshes: Path, output: Path, run=run, options=OPTIONS):
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Of all files but the one that is locked."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +135,19 @@ def dataset(objects, meshes, tmp_path_factory) -> Path:
 
 def test_a_scan_finds_twins_and_keeps_them_on_one_side(objects):
     records = {record["uid"]: record for record in ObjectRecords(objects)}
-    assert records["box.ply"]["group"] == records["box turned.stl"]["group"]
-    assert records["box.ply"]["split"] == records["box turned.stl"]["split"]
-    assert records["packed.zip/inner/cylinder.off"]["member"] == "inner/cylinder.off"
-    assert records["round/ball.glb"]["category"] == "round" and records["round/ball.glb"]["name"] == "ball"
+    assert records["test/box.ply"]["group"] == records["test/box turned.stl"]["group"]
+    assert records["test/box.ply"]["split"] == records["test/box turned.stl"]["split"]
+    assert records["test/packed.zip/inner/cylinder.off"]["member"] == "inner/cylinder.off"
+    assert records["test/round/ball.glb"]["category"] == "round" and records["test/round/ball.glb"]["name"] == "ball"
+
+
+def test_objects_that_are_there_already_are_not_taken_from_another_source(objects, meshes, dataset, tmp_path):
+    shutil.copytree(dataset, tmp_path / "data")
+    (line,) = [line for line in objects.read_text().splitlines() if '"path": "box.ply"' in line]
+    (tmp_path / "list").write_text(json.dumps(json.loads(line) | {"source": "other"}))
+    with pytest.raises(ValueError, match=r"1 objects have a uid that .*parquet has already, such as 'test/box.ply'"):
+        build(tmp_path / "list", meshes, tmp_path / "data")
+    assert content(tmp_path / "data") == content(dataset)
 
 
 def test_good_meshes_are_rows_and_bad_ones_are_rejects_with_reasons(dataset):
@@ -144,21 +155,21 @@ def test_good_meshes_are_rows_and_bad_ones_are_rejects_with_reasons(dataset):
         name: [row for split in ("train", "heldout") for row in load_table(str(dataset), name, split)]
         for name in ("shapes", "views", "rejects")
     }
-    good = {"box.ply", "box turned.stl", "round/ball.glb", "round/ring.glb", "tiny.obj", "huge.off"}
-    good |= {"packed.zip/inner/cylinder.off", "link.ply", "bare.obj"}
+    good = {"test/box.ply", "test/box turned.stl", "test/round/ball.glb", "test/round/ring.glb", "test/tiny.obj"}
+    good |= {"test/huge.off", "test/packed.zip/inner/cylinder.off", "test/link.ply", "test/bare.obj"}
     assert {row["uid"] for row in tables["shapes"]} == good and len(tables["views"]) == 2 * len(good)
     assert {row["uid"]: row["reason"] for row in tables["rejects"]} == {
-        "empty.obj": "empty",
-        "notes.obj": "empty",
-        "truncated.glb": "unreadable",
-        "broken.zip": "unreadable",
-        "nan.obj": "not_finite",
-        "point.obj": "degenerate",
-        "triangle.obj": "flat",
-        "sheet.ply": "flat",
-        "bomb.zip/bomb.obj": "too_large",
-        "odd\\udcff.obj": "empty",
-        "dangling.ply": "unreadable",
+        "test/empty.obj": "empty",
+        "test/notes.obj": "empty",
+        "test/truncated.glb": "unreadable",
+        "test/broken.zip": "unreadable",
+        "test/nan.obj": "not_finite",
+        "test/point.obj": "degenerate",
+        "test/triangle.obj": "flat",
+        "test/sheet.ply": "flat",
+        "test/bomb.zip/bomb.obj": "too_large",
+        "test/odd\\udcff.obj": "empty",
+        "test/dangling.ply": "unreadable",
     }
     assert all(row["message"] for row in tables["rejects"])
 

@@ -104,8 +104,10 @@ def test_fit_is_exact(azimuth, elevation, fov, fill, seed):
     points = np.random.default_rng(seed).uniform(-1, 1, (20, 3))
     camera = fit_camera(points, azimuth, elevation, vertical_fov=fov, fill=fill)
     pixels, depth = camera.project(points, 200)
-    assert depth.min() > 0
-    assert np.abs(pixels / 100 - 1).max() == pytest.approx(fill)
+    nearest = 0.01 * np.linalg.norm(points, axis=1).max()
+    assert depth.min() >= nearest * (1 - 1e-9)
+    filled = np.abs(pixels / 100 - 1).max()
+    assert filled == pytest.approx(fill) or (filled < fill and depth.min() == pytest.approx(nearest))
 
 
 def test_the_default_orbit_holds_every_normalised_object():
@@ -170,3 +172,10 @@ def test_bad_resolutions_are_refused(resolution):
 def test_points_that_cannot_be_fitted_are_refused(points):
     with pytest.raises(ValueError, match="points"):
         fit_camera(points, 0, 0)
+
+
+def test_a_point_on_the_view_axis_lies_before_the_camera():
+    tip = np.array([[0, 0, 1.0], [0.1, 0, -1], [-0.1, 0, -1], [0, 0.1, -1], [0, -0.1, -1]])
+    camera = fit_camera(tip, 0, 0, vertical_fov=37.8)
+    pixels, depth = camera.project(tip, 100)
+    assert np.isfinite(pixels).all() and depth.min() > 0

@@ -22,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 LFS_SIZE = 50_000
 CHUNK = 1 << 14
 REPOSITORY = r"(?P<kind>models|datasets)/(?P<name>[\w.-]+/[\w.-]+)"
@@ -295,8 +297,15 @@ class Handler(BaseHTTPRequestHandler):
         return self._send(200, {"url": url, "id": name, "name": name})
 
     def validate(self):
-        self._body()
-        self._send(200, {"errors": [], "warnings": []})
+        """As the Hub: some licences it knows, a list of these, or `other` with a name."""
+        start, *parts = json.loads(self._body())["content"].split("---\n")
+        front_matter = yaml.safe_load(parts[0]) if parts and not start.strip() else {}
+        licences = front_matter.get("license", [])
+        licences = [licences] if isinstance(licences, str) else licences
+        known = {"apache-2.0", "cc-by-3.0", "cc-by-4.0", "cc0-1.0", "mit", "other", "zlib"}
+        wrong = [licence for licence in licences if licence not in known]
+        errors = [{"message": f'"license" must be one of {sorted(known)}'}] if wrong else []
+        self._send(400 if errors else 200, {"errors": errors, "warnings": []})
 
     def info(self, kind: str, name: str, revision: str = "main"):
         repository = self._repository(kind, name)

@@ -173,7 +173,10 @@ def test_who_may_not_is_told_so(hub, tmp_path):
 def dataset(tmp_path):
     """Three objects as `prepare` leaves them."""
     folder = tmp_path / "dataset"
-    shapes = [{"uid": f"a{i}", "source": "test", "licence": "CC0-1.0", "creator": "nobody"} for i in range(3)]
+    # One that the Hub does not know.
+    licences = ("CC0-1.0", "CC0-1.0", "CC-BY-3.0-US")
+    common = {"source": "test", "creator": "nobody"}
+    shapes = [common | {"uid": f"a{i}", "licence": licence} for i, licence in enumerate(licences)]
     write_shard(folder, "shapes", "train-00000", shapes, datasets.Dataset.from_list(shapes).features)
     write_shard(folder, "rejects", "train-00000", [], REJECT_FEATURES)
     row = {"view": 0, "mirrored": False, "frame": [[1.0] * 4] * 4, "visible_tokens": [0, 2], "visible_share": 0.5}
@@ -182,6 +185,7 @@ def dataset(tmp_path):
     write_shard(folder, "latents", "train-00000", latents, latent_features(8, 8))
     (folder / "preparation.json").write_text(json.dumps({"options": {"num_views": 1}}))
     (folder / "latents" / ".unfinished").touch()
+    (folder / ".lock").touch()
     return folder
 
 
@@ -193,7 +197,9 @@ def test_a_dataset_goes_up_and_streams_back(hub, tmp_path, dataset):
     """)  # fmt: skip
     files = hub.files("user/shapes", "datasets")
     assert {"README.md", "preparation.json", "latents/train-00000.parquet", "shapes/train-00000.parquet"} <= set(files)
-    assert not any(".unfinished" in name for name in files)
+    assert not any(".unfinished" in name or ".lock" in name for name in files)
+    data = front_matter(files["README.md"].decode())
+    assert (data["license"], data["license_name"]) == ("other", "cc-by-3.0-us, cc0-1.0")
     assert b'load_dataset("user/shapes"' in files["README.md"]
     assert len(hub.repositories["datasets", "user/shapes"].commits) == 2, "the second time there was nothing to do"
     code = """
@@ -212,12 +218,15 @@ def test_a_published_folder_carries_its_code_and_facts(hub, tmp_path, bare_pytho
     (folder / "checkpoint-10").mkdir()
     (folder / "checkpoint-10" / "optimizer.bin").touch()
     facts = {"data_sources": ["CC0 chairs"], "command": "accelerate launch train.py", "license": "apache-2.0"}
+    facts |= {"example": "pictures/in.png"}
     (tmp_path / "facts.json").write_text(json.dumps(facts))
     scores = tmp_path / "scores"
     scores.mkdir()
     (scores / "summary.json").write_text(json.dumps({"scores": {"generation": {"iou": {"mean": 0.25}}}}))
     (scores / "summary.md").write_text("| method | iou |")
-    Image.new("RGB", (64, 64), "red").save(folder / "example.png")
+    (folder / "pictures").mkdir()
+    for name in ("example.png", "pictures/in.png"):
+        Image.new("RGB", (64, 64), "red").save(folder / name)
     before = contents(folder)
     arguments = [str(folder), "user/own", "--facts", str(tmp_path / "facts.json"), "--evaluation", str(scores)]
     succeed(hub, tmp_path, f"""
@@ -228,7 +237,8 @@ def test_a_published_folder_carries_its_code_and_facts(hub, tmp_path, bare_pytho
     """)  # fmt: skip
     assert contents(folder) == before
     files = hub.files("user/own")
-    assert files["example.png"] == before["example.png"]
+    for name in ("example.png", "pictures/in.png"):
+        assert files[name] == before[name]
     assert "pipeline.py" in files and "vae/autoencoder_vecset.py" in files
     assert not any(name.startswith("checkpoint-10") for name in files)
     card = files["README.md"].decode()

@@ -39,10 +39,13 @@ def test_a_table_has_one_writer_and_a_dataset_several(encoder, dataset):
         with pytest.raises(ValueError, match=r"Another process is writing to .*latents"):
             encode_dataset(encoder, dataset, {"latents": 8}, splits=["train"], batch_size=4)
         encode_dataset(encoder, dataset, {"others": 8}, splits=["train"], batch_size=4)
-    assert not list((dataset / "latents").iterdir()) and list((dataset / "others").glob("*.parquet"))
+    assert not list((dataset / "latents").glob("*.parquet")) and list((dataset / "others").glob("*.parquet"))
 
 
 def test_every_split_that_is_asked_for_must_be_there(encoder, dataset):
+    for name in ("shapes", "rejects", "a/b"):
+        with pytest.raises(ValueError, match=f"Latents cannot have the name '{name}'"):
+            encode_dataset(encoder, dataset, {name: 8}, splits=["train"], batch_size=4)
     with pytest.raises(ValueError, match="has no shapes of heldut"):
         encode_dataset(encoder, dataset, {"latents": 8}, splits=["train", "heldut"], batch_size=4)
     assert not (dataset / "latents").exists()

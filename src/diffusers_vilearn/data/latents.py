@@ -27,6 +27,7 @@ from .frames import object_to_frame, transform_points
 from .image_encoders import load_image_encoder
 from .images import patch_tokens, pixel_values, prepare_condition_image
 from .preparation import object_rng
+from .shapes import TABLES
 from .shards import load_shard, locked, open_shard, shard_path
 
 METADATA_FILE = "metadata.json"
@@ -301,11 +302,13 @@ def encode_dataset(
         batch_size (`int`): views at a time.
 
     Raises:
-        ValueError: `batch_size` is below 1, a split has no shapes, a table was made otherwise, or another process is
-            writing to it.
+        ValueError: `batch_size` is below 1, a table has the name of another kind or was made otherwise, a split has no
+            shapes, or another process is writing to a table.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` is {batch_size}; it must be at least 1.")
+    if wrong := [table for table in tables if table in TABLES or Path(table).name != table]:
+        raise ValueError(f"Latents cannot have the name {wrong[0]!r}; choose one that is none of {', '.join(TABLES)}.")
     shards = sorted(path.stem for path in (dataset / "shapes").glob("*.parquet"))
     if lacking := [split for split in splits if not any(shard.startswith(f"{split}-") for shard in shards)]:
         raise ValueError(f"{dataset} has no shapes of {', '.join(lacking)}; `prepare shapes` writes them.")

@@ -3,6 +3,7 @@
 """A folder of meshes -> the list of objects that a dataset is made from: uids, near-duplicate groups, split."""
 
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -94,21 +95,21 @@ def scan_meshes(
 ) -> dict[str, int]:
     """Write one JSON line an object to `output`: near-duplicates share a `group`, and groups are split as a whole.
 
-    Meshes that cannot be read are listed as well, so that preparing them records why they are rejected.
+    The uid is the source and the path from `folder`, so that lists of several folders go into one dataset. Meshes that
+    cannot be read are listed as well, so that preparing them records why they are rejected.
 
     Returns:
         `dict[str, int]`: number of `objects`, `groups`, `unreadable` meshes, and of objects by split.
     """
     check_file_name_part("source", source)
     check_heldout_fraction(heldout_fraction)
-    records = list(find_meshes(folder))
+    records = [{**record, "uid": f"{source}/{record['uid']}"} for record in find_meshes(folder)]
     if not records:
         raise ValueError(f"There is no mesh in {folder}; it may be {', '.join((*LOAD_TYPES, 'zip'))}.")
     row_of = {record["uid"]: row for row, record in enumerate(records)}
-    samples_file = output.with_name(f".{output.name}.samples.npy")
-    samples = np.lib.format.open_memmap(samples_file, "w+", np.float16, (len(records), NUM_SAMPLES, 3))
     descriptors = {}
-    try:
+    with tempfile.TemporaryFile(dir=output.parent) as file:
+        samples = np.memmap(file, np.float16, "w+", shape=(len(records), NUM_SAMPLES, 3))
         for record, sketch in tqdm(run(MeshSketch(folder), records), total=len(records), desc="Scan", unit="mesh"):
             if isinstance(sketch, MeshError | WorkerFailure):
                 continue
@@ -117,16 +118,15 @@ def scan_meshes(
             descriptors[row] = shape_descriptor(sketch)
         readable = sorted(descriptors)
         pairs = twin_pairs([descriptors[row] for row in readable], _Rows(samples, readable))
-    finally:
-        samples_file.unlink(missing_ok=True)
     groups_of_rows = join_groups(len(records), [(readable[i], readable[j]) for i, j in pairs])
     groups = {record["uid"]: records[first]["uid"] for record, first in zip(records, groups_of_rows)}
     splits = split_groups(groups, heldout_fraction)
     lines = []
     for record in records:
         uid = record["uid"]
+        place = PurePosixPath(uid.removeprefix(f"{source}/"))
         described = {"source": source, "licence": licence, "creator": creator}
-        described |= {"name": PurePosixPath(uid).stem, "category": PurePosixPath(uid).parent.name}
+        described |= {"name": place.stem, "category": place.parent.name}
         lines.append(json.dumps(record | described | {"group": groups[uid], "split": splits[uid]}, sort_keys=True))
     write_atomically(output, "".join(f"{line}\n" for line in lines).encode())
     counts = {"objects": len(records), "groups": len(set(groups.values())), "unreadable": len(records) - len(readable)}

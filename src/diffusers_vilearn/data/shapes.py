@@ -17,7 +17,7 @@ from ..files import remove_temporaries, write_atomically
 from .engines import Answers
 from .features import REJECT_FEATURES, SHAPE_FEATURES, VIEW_FEATURES
 from .preparation import ObjectPreparation, reject_object
-from .records import ObjectRecords, group_digests, plan_shards
+from .records import ObjectRecords, group_digests, plan_shards, uid_key
 from .shards import StagedShard, locked, read_parquet, shard_path
 from .workers import WorkerFailure
 
@@ -78,16 +78,31 @@ def build_shapes(
         `Counter`: objects in the folder by the reason why they were rejected, or `accepted`.
 
     Raises:
-        ValueError: the folder was prepared otherwise, or another process is writing to it.
+        ValueError: the folder was prepared otherwise, has other objects with these uids, or another process is writing
+            to it.
     """
     shards = plan_shards(records, objects_per_shard)
     preparation.check(records)
     with locked(output_dir):
+        _check_uids(output_dir, records, shards)
         check_plan(output_dir, preparation, group_digests(records, shards), objects_per_shard)
         for folder in (output_dir, *(output_dir / table for table in TABLES)):
             remove_temporaries(folder)
         _prepare_missing(records, shards, output_dir, preparation, run)
     return count_outcomes(output_dir, shards)
+
+
+def _check_uids(output_dir: Path, records: ObjectRecords, shards: Iterable[str]) -> None:
+    """Raise `ValueError` for objects with the uid of one in a shard of another split or source: views and latents
+    would be of either."""
+    keys = set(records.keys.tolist())
+    for path in sorted((output_dir / "shapes").glob("*.parquet")):
+        if path.stem not in shards:
+            uids = read_parquet(path, ["uid"]).column("uid").to_pylist()
+            if known := [uid for uid in uids if uid_key(uid) in keys]:
+                raise ValueError(
+                    f"{len(known)} objects have a uid that {path} has already, such as {known[0]!r}; give them others."
+                )
 
 
 def _prepare_missing(

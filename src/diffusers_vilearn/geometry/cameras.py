@@ -229,7 +229,8 @@ def fit_camera(
 ) -> Camera:
     """The orbit camera about the origin, nearest to it, whose square image holds `points` in its central `fill` part.
 
-    Exact: some point lies on the border of the central part. The object is not recentred in the image.
+    Exact: some point lies on the border of the central part, unless another would be nearer to the camera than 1% of
+    the largest distance from the origin. The object is not recentred in the image.
 
     Args:
         points: (N, 3) world positions, such as the vertices of a mesh.
@@ -256,6 +257,8 @@ def fit_camera(
     slope = fill * np.tan(np.radians(vertical_fov) / 2)
     # A point stays inside the frustum while |x|, |y| <= slope * (distance - z).
     distance = (local[:, 2] + half_side / slope).max()
+    # A point on the view axis bounds nothing, and would be where the camera is.
+    distance = max(distance, local[:, 2].max() + 0.01 * radius)
     return Camera(_orbit_transform(rotation, distance, (0, 0, 0)), vertical_fov=vertical_fov)
 
 

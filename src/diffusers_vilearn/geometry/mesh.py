@@ -20,6 +20,7 @@ import numpy as np
 import trimesh
 
 from ..files import write_atomically
+from .gltf import plain_gltf
 
 Mesh = trimesh.Trimesh | trimesh.Scene
 
@@ -117,6 +118,8 @@ def _load_open_file(file, file_type, member, resolver, name) -> trimesh.Scene:
     content = file.read()
     try:
         # The parsers raise whatever their input makes them stumble over. Unprocessed: nothing is repaired in silence.
+        if file_type in ("glb", "gltf"):
+            content = plain_gltf(content, file_type, resolver)
         scene = trimesh.load_scene(io.BytesIO(content), file_type=file_type, resolver=resolver, process=False)
         _check_lines(content, file_type)
     except (MemoryError, MeshError):

@@ -23,6 +23,7 @@ import trimesh
 from PIL import Image
 
 from .cameras import Camera, image_size
+from .colors import linear_to_srgb
 from .mesh import Mesh, mesh_parts, nondegenerate_faces, placed_triangles, unique_positions
 
 # Faces that meet at a sharper angle (degrees) get an edge in the shading and in the normals.
@@ -172,7 +173,7 @@ class _Part:
             image = material.baseColorTexture
             factor = material.baseColorFactor
             # glTF's factor is linear light, its texture sRGB.
-            self.color = np.ones(3, np.float32) if factor is None else _linear_to_srgb(_to_unit(factor))
+            self.color = np.ones(3, np.float32) if factor is None else linear_to_srgb(_to_unit(factor))
         else:
             image = material.image if isinstance(material, trimesh.visual.material.SimpleMaterial) else None
             # MTL files with a texture often carry a meaningless (even black) diffuse colour: the texture replaces it.
@@ -238,10 +239,6 @@ def _texels(image: Image.Image | None) -> np.ndarray:
 def _to_unit(color) -> np.ndarray:
     """Float32 RGB in [0, 1] of uint8 RGBA colours of any leading shape."""
     return np.asarray(color)[..., :3].astype(np.float32) / 255
-
-
-def _linear_to_srgb(color: np.ndarray) -> np.ndarray:
-    return np.where(color <= 0.0031308, 12.92 * color, 1.055 * color ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
 def _normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
