@@ -80,7 +80,7 @@ def write_checkpoint_card(
     if unknown:
         raise ValueError(f"`facts` has {', '.join(unknown)}; it may have {', '.join(FACTS)}.")
     for path in pictures_of(facts):
-        if not (folder / path).is_file() or Path(path).is_absolute() or ".." in Path(path).parts:
+        if not leads_inside(path) or not (folder / path).is_file():
             raise ValueError(f"`facts` names the picture {path!r}, which is not in {str(folder)!r}.")
     components = _components(folder)
     values = dict.fromkeys(FACTS) | _facts_of(components) | _figures(evaluation) | facts
@@ -94,6 +94,11 @@ def write_checkpoint_card(
 def pictures_of(facts: dict) -> list[str]:
     """Paths of all pictures that `FACTS` name, the example's among them."""
     return [*(picture["path"] for picture in facts.get("pictures") or []), *filter(None, [facts.get("example")])]
+
+
+def leads_inside(path: str) -> bool:
+    """Whether a relative path leads to nowhere but below the folder that it starts from."""
+    return not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
 def _has_code(folder: Path) -> bool:

@@ -10,7 +10,14 @@ from pathlib import Path
 from diffusers.utils import PushToHubMixin
 from huggingface_hub import HfApi
 
-from .cards import pictures_of, readdress_card, write_checkpoint_card, write_dataset_card, write_model_card
+from .cards import (
+    leads_inside,
+    pictures_of,
+    readdress_card,
+    write_checkpoint_card,
+    write_dataset_card,
+    write_model_card,
+)
 from .files import saved_index
 
 __all__ = [
@@ -112,9 +119,8 @@ def _stage(folder: Path, scratch: Path, facts: dict) -> Path:
     paths = {*folder.glob("*"), *(path for name in components for path in (folder / name).glob("*"))}
     card = folder / "README.md"
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", card.read_text(encoding="utf-8")) if card.is_file() else []
-    paths |= {folder / name for name in (*pictures, *pictures_of(facts)) if ".." not in Path(name).parts}
-    # An absolute path leaves the folder, too.
-    for path in (path for path in paths if path.is_relative_to(folder)):
+    paths |= {folder / name for name in (*pictures, *pictures_of(facts)) if leads_inside(name)}
+    for path in paths:
         if path.is_file() and not path.name.startswith(".") and path.suffix != ".jsonl":
             link = scratch / path.relative_to(folder)
             link.parent.mkdir(parents=True, exist_ok=True)

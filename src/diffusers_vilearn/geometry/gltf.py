@@ -86,7 +86,7 @@ class _PlainAccessors:
     def __init__(self, header: dict, binary: bytes, resolver):
         self.header, self.binary, self.resolver = header, binary, resolver
         self.data = bytearray()
-        self.known = {}
+        self.known, self.buffers = {}, {}
 
     def convert(self, attributes: dict[str, int], material: dict) -> None:
         """Let the attributes of a primitive be plain."""
@@ -151,11 +151,15 @@ class _PlainAccessors:
         )
 
     def _buffer(self, index: int) -> bytes:
-        uri = self.header["buffers"][index].get("uri")
-        if uri is None:
-            return self.binary
-        _, is_inline, encoded = uri.partition("base64,")
-        return base64.b64decode(encoded) if is_inline else self.resolver[uri]
+        """Decoded or read once for all accessors."""
+        if index not in self.buffers:
+            uri = self.header["buffers"][index].get("uri")
+            _, is_inline, encoded = (uri or "").partition("base64,")
+            if uri is None:
+                self.buffers[index] = self.binary
+            else:
+                self.buffers[index] = base64.b64decode(encoded) if is_inline else self.resolver[uri]
+        return self.buffers[index]
 
     def finish(self) -> None:
         """Put the new buffer, if there is one, into the header."""

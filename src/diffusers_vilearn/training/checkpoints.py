@@ -227,13 +227,17 @@ def save_models_by_name(
 def _check_configuration(saved: ModelMixin, model: ModelMixin, folder: str) -> None:
     """Raise `ValueError` where a checkpoint's model is another one: the weights may fit all the same."""
     had, has = (json.loads(one.to_json_string()) for one in (saved, model))
+    known = {name: value for name, value in has.items() if not name.startswith("_") and name not in MEASURED}
+    _refuse_another(folder, "model has", had, known)
+
+
+def _refuse_another(folder: str, what: str, had: dict, has: dict) -> None:
+    """Raise `ValueError` for a checkpoint that `had` something else than the run `has`, by what that has names of."""
     differing = [
-        f"`{name}` {had.get(name)!r} and not {value!r}"
-        for name, value in has.items()
-        if not name.startswith("_") and name not in MEASURED and had.get(name) != value
+        f"`{name}` {had.get(name)!r} and not {value!r}" for name, value in has.items() if had.get(name) != value
     ]
     if differing:
-        raise ValueError(f"{folder} cannot be resumed from: its model has {', '.join(differing)}.")
+        raise ValueError(f"{folder} cannot be resumed from: its {what} {', '.join(differing)}.")
 
 
 def save_lora_by_name(accelerator: Accelerator) -> None:
@@ -261,18 +265,11 @@ def save_lora_by_name(accelerator: Accelerator) -> None:
 
 def _check_lora(saved: dict, model: torch.nn.Module, folder: str) -> None:
     """Raise `ValueError` where a checkpoint's layers are scaled or placed otherwise: their weights may fit."""
-    config = model.peft_config["default"].to_dict()
-    differing = [
-        f"`{name}` {saved[name]!r} and not {config[name]!r}"
-        for name in ("r", "lora_alpha", "target_modules")
-        if _comparable(saved[name]) != _comparable(config[name])
-    ]
-    if differing:
-        raise ValueError(f"{folder} cannot be resumed from: its LoRA layers have {', '.join(differing)}.")
-
-
-def _comparable(value):
-    return sorted(value) if isinstance(value, (list, set)) else value
+    had, has = (
+        {"r": one["r"], "lora_alpha": one["lora_alpha"], "target_modules": sorted(one["target_modules"])}
+        for one in (saved, model.peft_config["default"].to_dict())
+    )
+    _refuse_another(folder, "LoRA layers have", had, has)
 
 
 def save_lora(accelerator: Accelerator, model: torch.nn.Module, folder: str | Path) -> None:
