@@ -20,8 +20,9 @@ demo: install
 	mkdir -p outputs
 	$(BIN)/diffusers-vilearn generate docs/images/demo.png --output outputs/demo.glb --preview outputs/demo.png
 
+# A worker with one thread for each core; a file stays with its worker, so that what it prepares is made once.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 # diffusers' own tests on our classes; docs/conformance.md. DIFFUSERS_CHECKOUT is a git checkout of diffusers, HARNESS
 # the folder of the harness; ARGS go to pytest, and with QUANT=1 the tests of quantisation run as well.

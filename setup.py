@@ -23,6 +23,7 @@ EXTRAS = {
         "peft>=0.15",
         "pytest>=8",
         "pytest-timeout>=2.3",
+        "pytest-xdist[psutil]>=3.6",
         "ray>=2.40",
         "rtree>=1.2",
         "ruff>=0.6",

@@ -74,7 +74,7 @@ def test_opaque_photograph_says_how_to_get_a_mask(image):
     pictures = [np.asarray(image)[..., :3], torch.zeros(3, 8, 8)]
     pictures += [Image.new(mode, (8, 8)) for mode in ("RGB", "L", "1", "P", "CMYK", "YCbCr", "HSV", "LAB", "I", "F")]
     for picture in pictures:
-        with pytest.raises(ValueError, match=r"pip install diffusers-vilearn\[rembg\].*--remove-background"):
+        with pytest.raises(ValueError, match=r"pip install 'diffusers-vilearn\[rembg\]'.*--remove-background"):
             processor.preprocess(picture, 64)
 
 
