@@ -15,7 +15,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from diffusers_vilearn import VecSetVAE
-from diffusers_vilearn.cards import FACTS, TEMPLATES, readdress_card, write_checkpoint_card, write_model_card
+from diffusers_vilearn.cards import (
+    FACTS,
+    HAS_CODE,
+    NEEDS_PACKAGE,
+    TEMPLATES,
+    leads_inside,
+    pictures_in,
+    readdress_card,
+    write_checkpoint_card,
+    write_model_card,
+)
 from diffusers_vilearn.cli import app
 from diffusers_vilearn.custom_code import add_custom_code
 
@@ -83,6 +93,37 @@ def test_a_card_that_was_written_before_the_repository_was_known_loads_from_it(s
     card = (saved / "README.md").read_text()
     assert 'DiffusionPipeline.from_pretrained("me/x", trust_remote_code=True)' in card
     assert "ViLearnImageTo3DPipeline.from_pretrained" not in card
+
+
+def test_published_cards_load_with_the_code_beside_the_weights_or_with_the_package(saved, tmp_path):
+    shipped = (ROOT / "checkpoints" / "vilearn-tiny" / "README.md").read_text()
+    own = write_checkpoint_card(saved / "vae", repo_id="vae").read_text()
+    for card, name, loader in (
+        (shipped, "ViLearnImageTo3DPipeline", "DiffusionPipeline"),
+        (own, "VecSetVAE", "AutoModel"),
+    ):
+        (tmp_path / "README.md").write_text(card)
+        readdress_card(tmp_path, ["checkpoints/vilearn-tiny", "vae"], "me/x")
+        published = (tmp_path / "README.md").read_text()
+        assert f'{name}.from_pretrained("me/x")' in published and NEEDS_PACKAGE in published
+        (tmp_path / "README.md").write_text(card)
+        readdress_card(tmp_path, ["checkpoints/vilearn-tiny", "vae"], "me/x", has_code=True)
+        published = (tmp_path / "README.md").read_text()
+        assert f'{loader}.from_pretrained("me/x", trust_remote_code=True)' in published
+        assert f"from diffusers import {loader}\n" in published and name not in published.partition("## What")[0]
+        assert HAS_CODE in published and NEEDS_PACKAGE not in published
+    assert "from diffusers_vilearn import extract_mesh" in published and "prepare latents --vae me/x" in published
+
+
+def test_the_pictures_of_a_card(tmp_path):
+    (tmp_path / "README.md").write_text(
+        "---\nwidget:\n- src: a/widget.png\n---\n"
+        '![one](b.png "of a chair") ![two](https://x.org/c.png) ![three](data:image/png;base64,AAAA)'
+    )
+    pictures = pictures_in(tmp_path / "README.md")
+    assert pictures == ["b.png", "https://x.org/c.png", "data:image/png;base64,AAAA", "a/widget.png"]
+    assert [path for path in pictures if leads_inside(path)] == ["b.png", "a/widget.png"]
+    assert pictures_in(tmp_path / "nothing.md") == []
 
 
 def test_the_dual_cloud_is_in_the_example(tmp_path):

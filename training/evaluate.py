@@ -26,7 +26,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from tqdm.auto import tqdm
 
-from diffusers_vilearn import ViLearnImageTo3DPipeline
+from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline
 from diffusers_vilearn.data.clouds import sharp_cloud, takes_sharp_points, with_flag
 from diffusers_vilearn.data.evaluation_views import EvaluationViews
 from diffusers_vilearn.data.images import prepare_condition_image
@@ -217,6 +217,18 @@ def draw_sheet(path: Path, scores, views, pipeline, method: str, args) -> None:
         contact_sheet(rows, labels, ("input", "front", "right", "back", "left")).save(path, optimize=True)
 
 
+def check_same_frame(checkpoints: dict[str, str]) -> None:
+    """Raise `ValueError` for checkpoints whose shapes do not lie alike, before any is scored."""
+    configs = {name: VecSetVAE.load_config(path, subfolder="vae") for name, path in checkpoints.items()}
+    for option in ("frame", "bounds"):
+        values = {name: config[option] for name, config in configs.items()}
+        if len(set(values.values())) > 1:
+            raise ValueError(
+                f"The checkpoints do not compare: the `{option}` of their VAEs is"
+                f" {', '.join(f'{value!r} for {name}' for name, value in values.items())}. Score them one by one."
+            )
+
+
 def label_of(name: str, method: str) -> str:
     """Of a method of the checkpoint that is called `name`, in tables and file names."""
     return f"{name}.{method}" if name else method
@@ -243,6 +255,7 @@ def main(args):
     args.output_dir.mkdir(parents=True, exist_ok=True)
     checkpoints = named_checkpoints(args.checkpoint)
     references = references_of(args, checkpoints)
+    check_same_frame(checkpoints)
     suite = MetricSuite(args, accelerator.device)
     for name, checkpoint in checkpoints.items():
         pipeline = ViLearnImageTo3DPipeline.from_pretrained(checkpoint).to(accelerator.device)

@@ -13,7 +13,6 @@ import argparse
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from tasks import is_scored, list_tasks
 from diffusers_vilearn import VecSetVAE
 from diffusers_vilearn.data.latents import METADATA_FILE
 from diffusers_vilearn.files import write_atomically
+from diffusers_vilearn.training.checkpoints import delete_checkpoint, list_checkpoints, step_of
 
 HERE = Path(__file__).resolve().parent
 TRAINING = HERE.parents[1] / "training"
@@ -129,14 +129,13 @@ class RunJob:
     def tidy(self) -> None:
         """Keep the averaged weights of the steps that are scored, and of the checkpoints only the one that training
         goes on from."""
-        run = self.run
-        steps = {int(path.name.removeprefix("checkpoint-")): path for path in run.folder.glob("checkpoint-*")}
-        for step in sorted(steps) if run.is_trained else sorted(steps)[:-1]:
+        run, checkpoints = self.run, list_checkpoints(self.run.folder)
+        for checkpoint in checkpoints if run.is_trained else checkpoints[:-1]:
+            step = step_of(checkpoint)
             if step in run.settings.scoring.steps and not run.snapshot(step).exists():
                 run.snapshot(step).parent.mkdir(exist_ok=True)
-                os.replace(steps[step] / "transformer_ema", run.snapshot(step))
-            # Renamed first: what has this name is whole.
-            shutil.rmtree(steps[step].rename(run.folder / f".outdated-{steps[step].name}"))
+                os.replace(checkpoint / "transformer_ema", run.snapshot(step))
+            delete_checkpoint(checkpoint)
 
 
 class Slice:

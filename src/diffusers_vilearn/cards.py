@@ -4,11 +4,13 @@
 
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
+from huggingface_hub import DatasetCardData, EvalResult, ModelCard, ModelCardData
 from safetensors import safe_open
 
 from .files import saved_index, write_atomically
@@ -24,7 +26,20 @@ HUB_LICENCES = {
     *("apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "cc", "cc0-1.0", "isc", "mit", "odbl", "odc-by"),
     *("cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "unknown", "other", "zlib"),
     *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
-    *("cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
+    *("cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "agpl-3.0", "gpl", "gpl-2.0", "gpl-3.0"),
+    *("lgpl", "lgpl-2.1", "lgpl-3.0", "mpl-2.0", "unlicense"),
+}
+# What a card says of the code that it takes to load the checkpoint.
+NEEDS_PACKAGE = "It needs the package diffusers-vilearn."
+HAS_CODE = (
+    "Its code lies beside the weights: `pip install torch diffusers transformers accelerate trimesh libigl`. Read it"
+    " before you trust it."
+)
+# What loads our classes where their code lies beside the weights.
+_LOADERS = {
+    "ViLearnImageTo3DPipeline": "DiffusionPipeline",
+    "ViLearnTransformer3DModel": "AutoModel",
+    "VecSetVAE": "AutoModel",
 }
 # What only the publisher knows. All may be left out; the card then says so.
 FACTS = {
@@ -97,8 +112,8 @@ def pictures_of(facts: dict) -> list[str]:
 
 
 def leads_inside(path: str) -> bool:
-    """Whether a relative path leads to nowhere but below the folder that it starts from."""
-    return not Path(path).is_absolute() and ".." not in Path(path).parts
+    """Whether a path, of a file or in a card, leads to nowhere but below the folder that it starts from."""
+    return not urlsplit(path).scheme and not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
 def _has_code(folder: Path) -> bool:
@@ -159,19 +174,35 @@ def readdress_card(folder: str | Path, names: Iterable[str], repo_id: str, *, ha
 
     Args:
         folder (`str` or `Path`): with the `README.md`.
-        names (`Iterable[str]`): of the run's folder, of which its card loads one.
+        names (`Iterable[str]`): that the card may call the checkpoint by.
         repo_id (`str`): to load instead.
-        has_code (`bool`): whether the pipeline's code lies beside the weights, and the package is not needed.
+        has_code (`bool`): whether the code lies beside the weights, and loading does not need the package.
     """
-    path, package = Path(folder) / "README.md", "ViLearnImageTo3DPipeline"
+    path = Path(folder) / "README.md"
     card = path.read_text(encoding="utf-8")
     for name in names:
         card = card.replace(f'from_pretrained("{name}")', f'from_pretrained("{repo_id}")')
-    if has_code:
-        loading = f'DiffusionPipeline.from_pretrained("{repo_id}", trust_remote_code=True)'
-        card = card.replace(f"from diffusers_vilearn import {package}", "from diffusers import DiffusionPipeline")
-        card = card.replace(f'{package}.from_pretrained("{repo_id}")', loading)
+        card = card.replace(f"prepare latents --vae {name}`", f"prepare latents --vae {repo_id}`")
+    for own, general in _LOADERS.items() if has_code else ():
+        loading = f'{own}.from_pretrained("{repo_id}")'
+        if loading in card:
+            card = card.replace(loading, f'{general}.from_pretrained("{repo_id}", trust_remote_code=True)')
+            card = card.replace(f"from diffusers_vilearn import {own}\n", f"from diffusers import {general}\n")
+            card = card.replace(
+                f"from diffusers_vilearn import {own}, ",
+                f"from diffusers import {general}\nfrom diffusers_vilearn import ",
+            )
+            card = card.replace(NEEDS_PACKAGE, HAS_CODE)
     write_atomically(path, card.encode())
+
+
+def pictures_in(card: Path) -> list[str]:
+    """Paths and addresses of the pictures that a card shows, its widget among them."""
+    if not card.is_file():
+        return []
+    shown = re.findall(r"!\[[^\]]*\]\(\s*([^)\s]+)", card.read_text(encoding="utf-8"))
+    widget = ModelCard.load(card, ignore_metadata_errors=True).data.get("widget") or []
+    return [*shown, *(example["src"] for example in widget if "src" in example)]
 
 
 def _write(folder: Path, template: str | Path, data: ModelCardData | DatasetCardData, values: dict) -> Path:
@@ -182,6 +213,7 @@ def _write(folder: Path, template: str | Path, data: ModelCardData | DatasetCard
         names = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.md")))
         raise ValueError(f"`template` is {str(template)!r}; it may be {names}, or the path of a template.")
     environment = Environment(loader=FileSystemLoader([source.parent, TEMPLATES]), undefined=StrictUndefined)
+    environment.globals |= {"NEEDS_PACKAGE": NEEDS_PACKAGE, "HAS_CODE": HAS_CODE}
     text = environment.get_template(source.name).render(card_data=data.to_yaml(), **values)
     path = folder / "README.md"
     write_atomically(path, (text.strip() + "\n").encode())

@@ -3,7 +3,6 @@
 """The way to the Hub: of models and pipelines with a full card, of checkpoint folders, of datasets."""
 
 import json
-import re
 import tempfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from huggingface_hub import HfApi
 
 from .cards import (
     leads_inside,
+    pictures_in,
     pictures_of,
     readdress_card,
     write_checkpoint_card,
@@ -101,9 +101,9 @@ def publish_checkpoint(
         if facts or evaluation or template or not (staged / "README.md").is_file():
             write_card_and_example(staged, facts, evaluation=evaluation, template=template, repo_id=repo_id)
         else:
-            # The VAE of a run lies in `vae` in its folder.
-            names = (path.name for path in (Path(folder).resolve(), Path(folder).resolve().parent))
-            readdress_card(staged, names, repo_id, has_code=self_contained)
+            *_, parent, name = Path(folder).resolve().parts
+            # The VAE of a run lies in `vae` in its folder, and has the run's name.
+            readdress_card(staged, (f"{parent}/{name}", name, parent), repo_id, has_code=self_contained)
         api.create_repo(repo_id, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repo_id, folder_path=staged, commit_message="Upload checkpoint"))
 
@@ -117,9 +117,8 @@ def _stage(folder: Path, scratch: Path, facts: dict) -> Path:
     index = saved_index(folder)
     components = json.loads(index.read_text()) if index.name == "model_index.json" else {}
     paths = {*folder.glob("*"), *(path for name in components for path in (folder / name).glob("*"))}
-    card = folder / "README.md"
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", card.read_text(encoding="utf-8")) if card.is_file() else []
-    paths |= {folder / name for name in (*pictures, *pictures_of(facts)) if leads_inside(name)}
+    pictures = (*pictures_in(folder / "README.md"), *pictures_of(facts))
+    paths |= {folder / name for name in pictures if leads_inside(name)}
     for path in paths:
         if path.is_file() and not path.name.startswith(".") and path.suffix != ".jsonl":
             link = scratch / path.relative_to(folder)

@@ -145,8 +145,21 @@ def test_objects_that_are_there_already_are_not_taken_from_another_source(object
     shutil.copytree(dataset, tmp_path / "data")
     (line,) = [line for line in objects.read_text().splitlines() if '"path": "box.ply"' in line]
     (tmp_path / "list").write_text(json.dumps(json.loads(line) | {"source": "other"}))
-    with pytest.raises(ValueError, match=r"1 objects have a uid that .*parquet has already, such as 'test/box.ply'"):
+    with pytest.raises(
+        ValueError, match=r"1 objects have a uid that .*parquet, of another .* has already, such as 'test/box.ply'"
+    ):
         build(tmp_path / "list", meshes, tmp_path / "data")
+    assert content(tmp_path / "data") == content(dataset)
+
+
+def test_another_list_of_the_same_objects_is_called_that(objects, meshes, dataset, tmp_path):
+    shutil.copytree(dataset, tmp_path / "data")
+    (tmp_path / "list").write_text("\n".join(objects.read_text().splitlines()[3:]))
+    with pytest.raises(ValueError, match="was prepared from another list of objects"):
+        build(tmp_path / "list", meshes, tmp_path / "data")
+    preparation = ObjectPreparation(meshes, OPTIONS, QualityLimits())
+    with pytest.raises(ValueError, match="was prepared with another objects_per_shard"):
+        build_shapes(ObjectRecords(objects), tmp_path / "data", preparation, run, objects_per_shard=8)
     assert content(tmp_path / "data") == content(dataset)
 
 

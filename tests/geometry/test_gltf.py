@@ -27,8 +27,16 @@ def picture() -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def make(attributes: dict, *, texture: dict | None = None, required: tuple = (), stride: int = 0, glb: bool = True):
-    """A file of one triangle; integer attributes are normalised."""
+def make(
+    attributes: dict,
+    *,
+    texture: dict | None = None,
+    is_gloss: bool = False,
+    required: tuple = (),
+    stride: int = 0,
+    glb: bool = True,
+):
+    """A file of one triangle; integer attributes are normalised; the texture is of metals, or of gloss."""
     data, views, accessors = b"", [], []
     for values in attributes.values():
         rows = [row.tobytes().ljust(stride, b"\0") for row in values]
@@ -52,7 +60,9 @@ def make(attributes: dict, *, texture: dict | None = None, required: tuple = (),
     }
     if texture is not None:
         header |= {"images": [{"uri": picture()}], "textures": [{"source": 0}]}
-        header["materials"] = [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0, **texture}}}]
+        texture = {"index": 0, **texture}
+        gloss = {"extensions": {"KHR_materials_pbrSpecularGlossiness": {"diffuseTexture": texture}}}
+        header["materials"] = [gloss if is_gloss else {"pbrMetallicRoughness": {"baseColorTexture": texture}}]
         header["meshes"][0]["primitives"][0]["material"] = 0
     if not glb:
         header["buffers"][0]["uri"] = "data:application/octet-stream;base64," + base64.b64encode(data).decode()
@@ -89,9 +99,10 @@ def test_normalised_texture_coordinates_are_what_they_stand_for(dtype, stride, g
     np.testing.assert_allclose(uv_of(content, "glb" if glb else "gltf"), UV, atol=1 / 255)
 
 
-def test_the_set_that_the_texture_names_is_taken():
+@pytest.mark.parametrize("is_gloss", [True, False])
+def test_the_set_that_the_texture_names_is_taken(is_gloss):
     both = {"POSITION": TRIANGLE, "TEXCOORD_0": 0 * UV, "TEXCOORD_1": UV}
-    np.testing.assert_allclose(uv_of(make(both, texture={"texCoord": 1})), UV)
+    np.testing.assert_allclose(uv_of(make(both, texture={"texCoord": 1}, is_gloss=is_gloss)), UV)
     (part, _), _ = load(make(both, texture={"texCoord": 2}))
     assert part.visual.uv is None
     override = {"extensions": {"KHR_texture_transform": {"texCoord": 1}}}
@@ -134,11 +145,42 @@ def test_colours_in_bytes_stay():
     assert part.visual.vertex_colors.tolist() == stored.tolist()
 
 
+def test_colours_without_numbers_are_black():
+    content = make({"COLOR_0": np.ones((3, 4), np.float32), "POSITION": TRIANGLE})
+    (part, _), _ = load(content.replace(b'"bufferView": 0, ', b" " * 17))
+    assert part.visual.vertex_colors.tolist() == [[0, 0, 0, 0]] * 3
+
+
+def test_compressed_attributes_keep_up_with_the_others():
+    header = json.loads(make({"POSITION": TRIANGLE, "TEXCOORD_1": UV}, texture={"texCoord": 1}, glb=False))
+    (primitive,) = header["meshes"][0]["primitives"]
+    header["accessors"].append({"componentType": 5126, "count": 3, "type": "VEC4"})
+    primitive["attributes"]["COLOR_0"] = 2
+    compressed = {"attributes": {"POSITION": 5, "TEXCOORD_1": 7, "COLOR_0": 6}}
+    primitive["extensions"] = {"KHR_draco_mesh_compression": compressed}
+    (primitive,) = json.loads(plain_gltf(json.dumps(header).encode(), "gltf", None))["meshes"][0]["primitives"]
+    assert primitive["attributes"] == {"POSITION": 0, "TEXCOORD_0": 1}
+    assert primitive["extensions"]["KHR_draco_mesh_compression"]["attributes"] == {"POSITION": 5, "TEXCOORD_0": 7}
+
+
+def test_names_need_not_be_utf8():
+    content = make({"POSITION": TRIANGLE}, glb=False).replace(
+        b'{"mesh": 0}', '{"mesh": 0, "name": "Stühle"}'.encode("latin-1")
+    )
+    assert len(load(content, "gltf")) == 2
+
+
+def test_lines_are_not_looked_at():
+    lines = make({"POSITION": TRIANGLE, "COLOR_0": np.ones((3, 4), np.float32)}, glb=False)
+    lines = lines.replace(b'"primitives": [{', b'"primitives": [{"mode": 1, ')
+    assert plain_gltf(lines, "gltf", None) is lines
+
+
 def test_what_cannot_be_read_is_refused_by_name():
     with pytest.raises(MeshError, match="cannot be read without KHR_texture_basisu, FOO_unknown"):
         load(make({"POSITION": TRIANGLE}, required=("KHR_texture_basisu", "KHR_materials_sheen", "FOO_unknown")))
     content = make({"POSITION": np.rint(TRIANGLE * 127).astype(np.int8)}, stride=4)
-    with pytest.raises(MeshError, match="without numbers of their own"):
-        load(content.replace(b'"bufferView": 0', b'"bufferVieu": 0'))
+    with pytest.raises(MeshError, match="where they are sparse or compressed"):
+        load(content.replace(b'"componentType": 5120', b'"sparse":1, "foo": 5120'))
     with pytest.raises(MeshError, match="cannot be read as GLB"):
         load(content.replace(b'"count": 3', b'"count": 9'))

@@ -85,6 +85,14 @@ def test_solids_without_a_volume_are_refused():
         volume_iou(*rods, num_points=100)
 
 
+@pytest.mark.parametrize("shift", [-5, 0, 5])
+def test_volume_iou_of_a_mesh_with_a_hole_does_not_depend_on_where_it_lies(shift):
+    ball = trimesh.creation.icosphere(subdivisions=3).apply_translation([shift, 0, 0])
+    holed = ball.copy()
+    holed.update_faces(np.arange(len(ball.faces)) > 5)
+    assert volume_iou(ball, holed) > 0.99
+
+
 def test_volume_iou_of_concentric_spheres():
     small, large = (trimesh.creation.icosphere(subdivisions=4, radius=radius) for radius in (0.5, 1.0))
     assert volume_iou(small, large) == pytest.approx(1 / 8, abs=0.005)

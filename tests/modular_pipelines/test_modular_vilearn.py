@@ -165,6 +165,17 @@ class TestBlocks:
         first, second = (pipe(**settings, generator=seeded(), resolution=8, output="latents") for _ in range(2))
         assert torch.equal(first, second)
 
+    def test_nor_what_a_step_leaves_that_fails(self, components, image, monkeypatch):
+        pipe, settings = modular(components), {"image": image, "num_inference_steps": 4, "output_type": "pt"}
+        components["transformer"].enable_cache(FirstBlockCacheConfig(threshold=1.0))
+        settings |= {"resolution": 8, "output": "latents"}
+        whole = pipe(**settings, generator=seeded())
+        with monkeypatch.context() as patch:
+            patch.setattr(pipe.scheduler, "step", lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                pipe(**settings, generator=seeded(1))
+        assert torch.equal(pipe(**settings, generator=seeded()), whole)
+
     def test_lora_layers(self, components, image, tmp_path):
         pipe, settings = modular(components), {"image": image, "num_inference_steps": 1, "output_type": "pt"}
         plain = pipe(**settings, generator=seeded(), resolution=8, output="latents")

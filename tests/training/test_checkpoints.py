@@ -22,6 +22,7 @@ from diffusers_vilearn.training.checkpoints import (
     save_checkpoint,
     tidy_checkpoints,
 )
+from diffusers_vilearn.training.loop import TrainingLoop
 from diffusers_vilearn.training.run import rewind_logs
 
 
@@ -69,6 +70,21 @@ def test_a_run_does_not_begin_before_checkpoints_that_are_there(tmp_path, accele
         save_checkpoint(accelerator, str(tmp_path), Progress(step, 2 * step), total_limit=2)
     with pytest.raises(ValueError, match="holds checkpoint-11, which is further than this run would begin"):
         resume_from(accelerator, str(tmp_path), name)
+
+
+@pytest.mark.parametrize("num_processes, last_epoch", [(1, 47), (2, 23)])
+def test_a_resumed_learning_rate_knows_the_steps_that_the_scaler_left_out(
+    tmp_path, accelerator, num_processes, last_epoch
+):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 100)
+    optimizer, scheduler = accelerator.prepare(optimizer, scheduler)
+    scheduler.scheduler.last_epoch = 47
+    save_checkpoint(accelerator, str(tmp_path), Progress(50, 50, num_processes), None)
+    scheduler.scheduler.last_epoch = 0
+    args = argparse.Namespace(output_dir=tmp_path, max_unreadable_rows=0, resume_from_checkpoint="latest")
+    TrainingLoop(args, accelerator, [], optimizer, scheduler, 100).resume()
+    assert scheduler.scheduler.last_epoch == last_epoch
 
 
 def test_a_resumed_run_accumulates_whole_steps(tmp_path, accelerator):
@@ -171,4 +187,5 @@ def test_wrong_files_are_refused(tmp_path, config, message):
 
 def test_progress_is_part_of_the_checkpoint(tmp_path, accelerator):
     save_checkpoint(accelerator, str(tmp_path), Progress(2, 34), None)
-    assert json.loads((tmp_path / "checkpoint-2" / "progress.json").read_text()) == {"step": 2, "position": 34}
+    progress = json.loads((tmp_path / "checkpoint-2" / "progress.json").read_text())
+    assert progress == {"step": 2, "position": 34, "num_processes": 1}

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 from script_process import TRAINING, launch_fsdp2, run_in_two
@@ -19,6 +20,7 @@ from diffusers_vilearn import ViLearnImageTo3DPipeline
 from diffusers_vilearn.files import read_json_lines
 from diffusers_vilearn.models import ViLearnTransformer3DModel
 from diffusers_vilearn.training.checkpoints import list_checkpoints
+from diffusers_vilearn.training.run import keep_inputs_exact
 from diffusers_vilearn.training.stream import BatchesOfRank, GroupedStream, ShuffledStream
 
 
@@ -80,6 +82,14 @@ def test_fsdp2_computes_in_bf16_but_rounds_neither_timesteps_nor_angles(tmp_path
     said = launch_fsdp2(script, tmp_path, mixed_precision="bf16")
     assert "timestep [997.29" in said and "products torch.bfloat16" in said
     assert said.count("angles {torch.float32}") == 1
+
+
+def test_fsdp1_rounds_neither():
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=1, mixed_precision_policy="bf16")
+    keep_inputs_exact(plugin)
+    policy = plugin.mixed_precision_policy
+    assert policy.param_dtype is torch.bfloat16
+    assert not policy.cast_forward_inputs and not policy.cast_root_forward_inputs
 
 
 @pytest.mark.slow

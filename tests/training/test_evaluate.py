@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from PIL import Image
+from PIL import Image, ImageOps
 from script_process import ScriptProcess, run_in_two
 from transformers import BitImageProcessor, Dinov2Model
 
 from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline, ViLearnTransformer3DModel
+from diffusers_vilearn.data.evaluation_views import EvaluationViews
 from diffusers_vilearn.metrics.score_files import read_scores
 
 SCRIPT = "evaluate.py"
@@ -193,6 +194,22 @@ def test_the_visible_fraction_belongs_to_the_scores(work, checkpoints, tmp_path)
     assert "made with other settings, which differ in visible_fraction" in output
 
 
+@pytest.mark.parametrize("table, column", [("shapes", "surface"), ("views", "visible_points"), ("views", "image")])
+def test_data_are_told_from_others_of_the_same_objects_and_cameras(work, tmp_path, table, column):
+    def digest(folder: Path) -> str:
+        return EvaluationViews(str(folder), "train", frame="view", bounds=1.0).digest()
+
+    def change(row):
+        value = row[column]
+        return {column: ImageOps.flip(value) if column == "image" else value[::-1]}
+
+    shutil.copytree(work / "data", tmp_path / "data")
+    assert digest(tmp_path / "data") == digest(work / "data")
+    (shard,) = (tmp_path / "data" / table).glob("train-*.parquet")
+    datasets.Dataset.from_parquet(str(shard)).map(change).to_parquet(shard)
+    assert digest(tmp_path / "data") != digest(work / "data")
+
+
 def test_data_prepared_anew_or_another_frame_does_not_go_on_with_the_scores(work, checkpoints, tmp_path):
     data = shutil.copytree(work / "data", tmp_path / "data")
     common = ("--methods", "reconstruction", "--max_views", 1, "--sheet_rows", 0, "--dataset_name", data)
@@ -206,6 +223,10 @@ def test_data_prepared_anew_or_another_frame_does_not_go_on_with_the_scores(work
         tmp_path / "scores", *arguments(work, tmp_path / "scores", f"c={tmp_path / 'canonical'}"), *moved, expected=1
     )
     assert "`frame` is 'canonical' for c.reconstruction and 'view' for reconstruction" in output
+    both = (f"c={tmp_path / 'canonical'}", f"v={checkpoints[0]}")
+    output = evaluate(tmp_path / "both", *arguments(work, tmp_path / "both", *both), *moved, expected=1)
+    assert "the `frame` of their VAEs is 'canonical' for c, 'view' for v" in output
+    assert not list((tmp_path / "both").glob("*.jsonl")), "nothing is made"
     (views,) = (tmp_path / "moved" / "views").glob("train-*.parquet")
     table = datasets.Dataset.from_parquet(str(views))
     datasets.concatenate_datasets([table, table.select([0])]).to_parquet(views)

@@ -22,6 +22,7 @@ from script_process import TRAINING, ScriptProcess
 from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline, ViLearnTransformer3DModel
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.shards import to_parquet
+from diffusers_vilearn.files import read_json_lines
 from diffusers_vilearn.training.components import adopt_schedule
 from diffusers_vilearn.training.publishing import left_out
 from diffusers_vilearn.training.schedule import parse_schedule
@@ -103,7 +104,7 @@ def test_stages_change_tokens_batch_and_shift_and_the_scheduler_keeps_the_option
     assert pipeline.scheduler.config.shift == pytest.approx(2.0 * 2**0.5)
     assert pipeline.scheduler.config.stochastic_sampling
     progress = json.loads((output_dir / "checkpoint-8" / "progress.json").read_text())
-    assert progress == {"step": 8, "position": 5 * 4 + 3 * 2}
+    assert progress == {"step": 8, "position": 5 * 4 + 3 * 2, "num_processes": 1}
     card = (output_dir / "README.md").read_text()
     assert "| 4 | 5 | 4 | 28 | 2.000 |" in card and "| 8 | 4 | 2 | 28 | 2.828 |" in card and "{{" not in card
 
@@ -117,6 +118,17 @@ def test_a_run_resumed_before_or_after_a_change_of_stage_is_the_same(work, stage
     train(work, output_dir, "--config", config, "--resume_from_checkpoint", "latest")
     assert same_weights(output_dir / "transformer", whole / "transformer")
     assert losses(output_dir) == losses(whole)[step:]
+
+
+def test_a_validation_shape_without_a_surface_does_not_end_the_run(work, tmp_path):
+    vae = VecSetVAE.from_pretrained(work / "vae")
+    torch.nn.init.constant_(vae.geometry.proj_out.bias, -9)
+    vae.save_pretrained(tmp_path / "vae")
+    sample = ("--num_validation_images", 1, "--validation_inference_steps", 1, "--validation_resolution", 16)
+    train(work, tmp_path / "run", "--vae", tmp_path / "vae", "--online_encoding", "--max_train_steps", 1, *sample)
+    (row,) = read_json_lines(tmp_path / "run" / "samples" / "scores.jsonl")
+    assert row["failed"] == 1 and "floaters" not in row
+    assert (tmp_path / "run" / "samples" / "step-00000001.png").exists()
 
 
 def test_a_run_that_is_to_end_before_its_checkpoint_is_refused(work, staged, tmp_path):

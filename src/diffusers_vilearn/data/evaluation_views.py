@@ -18,6 +18,8 @@ from .preparation import object_rng
 from .records import uid_key
 from .visible_surface import seen_by_view
 
+_PROBED_VIEWS = 8
+
 
 @dataclass
 class EvaluationView:
@@ -106,14 +108,20 @@ class EvaluationViews:
         return len(self.views)
 
     def digest(self) -> str:
-        """Tells the split from another one, or from one prepared otherwise, by its shapes' boxes and all its cameras;
-        the same for any number of views per object."""
+        """Tells the split from another one by its shapes' boxes and all its cameras, and from one prepared otherwise
+        by all there is of its first views; the same for any number of views per object."""
         digest = hashlib.sha256()
         for table in (self.shapes.select_columns(["uid", "field_box"]).with_format("numpy"), self._cameras):
             names, *numbers = table[:].values()
             digest.update(json.dumps(names.tolist()).encode())
             for column in numbers:
                 digest.update(np.ascontiguousarray(column).tobytes())
+        firsts = [index for index, (_, view) in enumerate(self.keys) if view == 0][:_PROBED_VIEWS]
+        for view in map(self.views.__getitem__, firsts):
+            shape = self.shapes[self.row_of[view["uid"]]]
+            arrays = [shape[name] for name in ("surface", "sharp_edges", "field_volume")]
+            for array in (*arrays, view["image"], view["visible_points"]):
+                digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
     def __getitem__(self, index: int) -> EvaluationView:

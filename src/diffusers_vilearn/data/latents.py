@@ -307,7 +307,7 @@ def encode_dataset(
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` is {batch_size}; it must be at least 1.")
-    if wrong := [table for table in tables if table in TABLES or Path(table).name != table]:
+    if wrong := [table for table in tables if table in (*TABLES, "..") or Path(table).name != table]:
         raise ValueError(f"Latents cannot have the name {wrong[0]!r}; choose one that is none of {', '.join(TABLES)}.")
     shards = sorted(path.stem for path in (dataset / "shapes").glob("*.parquet"))
     if lacking := [split for split in splits if not any(shard.startswith(f"{split}-") for shard in shards)]:

@@ -26,10 +26,14 @@ TABLES = {"rejects": REJECT_FEATURES, "views": VIEW_FEATURES, "shapes": SHAPE_FE
 OPTIONS_FILE = "preparation.json"
 
 
-def check_plan(
+def make_plan(
     output_dir: Path, preparation: ObjectPreparation, digests: dict[str, str], objects_per_shard: int
-) -> None:
-    """Record what a folder is made of; refuse to add rows made otherwise, or of a list that has changed since."""
+) -> dict:
+    """What a folder is to be made of.
+
+    Raises:
+        ValueError: it has rows that were made otherwise, or of a list that has changed since.
+    """
     path = output_dir / OPTIONS_FILE
     options = asdict(preparation.options) | asdict(preparation.limits) | {"objects_per_shard": objects_per_shard}
     wanted = {"options": json.loads(json.dumps(options)), "objects": digests}
@@ -47,7 +51,7 @@ def check_plan(
                 " `--output_dir`, or give new objects another `source`."
             )
         wanted["objects"] = known["objects"] | wanted["objects"]
-    write_atomically(path, json.dumps(wanted, indent=1).encode())
+    return wanted
 
 
 class ObjectTask(NamedTuple):
@@ -84,8 +88,9 @@ def build_shapes(
     shards = plan_shards(records, objects_per_shard)
     preparation.check(records)
     with locked(output_dir):
+        plan = make_plan(output_dir, preparation, group_digests(records, shards), objects_per_shard)
         _check_uids(output_dir, records, shards)
-        check_plan(output_dir, preparation, group_digests(records, shards), objects_per_shard)
+        write_atomically(output_dir / OPTIONS_FILE, json.dumps(plan, indent=1).encode())
         for folder in (output_dir, *(output_dir / table for table in TABLES)):
             remove_temporaries(folder)
         _prepare_missing(records, shards, output_dir, preparation, run)
@@ -101,7 +106,8 @@ def _check_uids(output_dir: Path, records: ObjectRecords, shards: Iterable[str])
             uids = read_parquet(path, ["uid"]).column("uid").to_pylist()
             if known := [uid for uid in uids if uid_key(uid) in keys]:
                 raise ValueError(
-                    f"{len(known)} objects have a uid that {path} has already, such as {known[0]!r}; give them others."
+                    f"{len(known)} objects have a uid that {path}, of another split or source, has already, such as"
+                    f" {known[0]!r}; give them others, or choose another `--output_dir`."
                 )
 
 

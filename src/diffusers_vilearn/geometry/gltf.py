@@ -15,6 +15,7 @@ import math
 import struct
 
 import numpy as np
+import trimesh
 
 from .colors import linear_to_srgb
 
@@ -23,6 +24,8 @@ _KNOWN_EXTENSIONS = {"EXT_texture_webp", "KHR_mesh_quantization", "KHR_texture_t
 _GLOSS = "KHR_materials_"
 _DRACO = "KHR_draco_mesh_compression"
 _TRANSFORM = "KHR_texture_transform"
+# The first mode of primitives that are no points or lines.
+_TRIANGLES = 4
 _DTYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
@@ -40,14 +43,15 @@ def plain_gltf(content: bytes, file_type: str, resolver) -> bytes:
         resolver: mapping from the names of other files to their bytes, or `None`.
 
     Raises:
-        ValueError: the file needs an extension that is not known, or has sparse accessors where numbers must change.
+        ValueError: the file needs an extension that is not known, or has sparse or compressed accessors where numbers
+            must change.
         Exception: whatever a broken file makes the parsers raise.
     """
     if file_type == "gltf":
-        header, binary = json.loads(content), b""
+        header, binary = _parsed(content), b""
     else:
         (length,) = struct.unpack_from("<I", content, 12)
-        header, binary = json.loads(content[20 : 20 + length]), memoryview(content)[20 + length :]
+        header, binary = _parsed(content[20 : 20 + length]), memoryview(content)[20 + length :]
     _check_extensions(header.get("extensionsRequired", []))
     original = copy.deepcopy(header)
     # After the header of the binary chunk.
@@ -55,7 +59,8 @@ def plain_gltf(content: bytes, file_type: str, resolver) -> bytes:
     materials = header.get("materials", [])
     for mesh in header.get("meshes", []):
         for primitive in mesh["primitives"]:
-            plain.convert(primitive["attributes"], materials[primitive["material"]] if "material" in primitive else {})
+            if primitive.get("mode", _TRIANGLES) >= _TRIANGLES:
+                plain.convert(primitive, materials[primitive["material"]] if "material" in primitive else {})
     if header == original:
         return content
     plain.finish()
@@ -65,6 +70,11 @@ def plain_gltf(content: bytes, file_type: str, resolver) -> bytes:
     text += b" " * (-len(text) % 4)
     chunk = struct.pack("<I4s", len(text), b"JSON") + text
     return b"".join((struct.pack("<4sII", b"glTF", 2, 12 + len(chunk) + len(binary)), chunk, binary))
+
+
+def _parsed(text: bytes) -> dict:
+    """Of JSON that should be UTF-8 and, by careless writers, is not always."""
+    return json.loads(trimesh.util.decode_text(text))
 
 
 def _check_extensions(required: list[str]) -> None:
@@ -88,32 +98,45 @@ class _PlainAccessors:
         self.data = bytearray()
         self.known, self.buffers = {}, {}
 
-    def convert(self, attributes: dict[str, int], material: dict) -> None:
-        """Let the attributes of a primitive be plain."""
+    def convert(self, primitive: dict, material: dict) -> None:
+        """Let the attributes of a primitive be plain; compressed by Draco, colours that are not are dropped."""
+        attributes = primitive["attributes"]
+        compressed = primitive.get("extensions", {}).get(_DRACO, {}).get("attributes", {})
         for name in ("POSITION", "NORMAL"):
             if name in attributes and self._accessor(attributes[name]).get("normalized"):
-                attributes[name] = self._add(attributes[name], "numbers", _numbers)
+                attributes[name] = self._add(attributes[name], name in compressed, "numbers", _numbers)
         colors = attributes.get("COLOR_0")
         if colors is not None and _DTYPES[self._accessor(colors)["componentType"]] is not np.uint8:
-            attributes["COLOR_0"] = self._add(colors, "colours", _srgb_bytes)
-        self._convert_texture_coordinates(attributes, material)
+            if compressed.pop("COLOR_0", None) is not None:
+                del attributes["COLOR_0"]
+            else:
+                attributes["COLOR_0"] = self._add(colors, False, "colours", _srgb_bytes)
 
-    def _convert_texture_coordinates(self, attributes: dict[str, int], material: dict) -> None:
-        texture = material.get("pbrMetallicRoughness", {}).get("baseColorTexture", {})
+        texture = _color_texture(material)
         transform = texture.get("extensions", {}).get(_TRANSFORM, {})
-        index = attributes.pop(f"TEXCOORD_{transform.get('texCoord', texture.get('texCoord', 0))}", None)
-        attributes.pop("TEXCOORD_0", None)
-        if index is None:
-            return
-        if transform or self._accessor(index).get("normalized"):
-            index = self._add(index, json.dumps(transform), lambda *stored: _transformed(_numbers(*stored), transform))
-        attributes["TEXCOORD_0"] = index
+        name = f"TEXCOORD_{transform.get('texCoord', texture.get('texCoord', 0))}"
+        for names in (attributes, compressed):
+            chosen = names.pop(name, None)
+            names.pop("TEXCOORD_0", None)
+            if chosen is not None:
+                names["TEXCOORD_0"] = chosen
+        index = attributes.get("TEXCOORD_0")
+        if index is not None and (transform or self._accessor(index).get("normalized")):
+            purpose, is_compressed = json.dumps(transform), "TEXCOORD_0" in compressed
+            attributes["TEXCOORD_0"] = self._add(
+                index, is_compressed, purpose, lambda *stored: _transformed(_numbers(*stored), transform)
+            )
 
     def _accessor(self, index: int) -> dict:
         return self.header["accessors"][index]
 
-    def _add(self, index: int, purpose: str, function) -> int:
+    def _add(self, index: int, is_compressed: bool, purpose: str, function) -> int:
         """The accessor of `function(values, is_normalised)` of those of another one; the same for the same purpose."""
+        if is_compressed or "sparse" in self._accessor(index):
+            raise ValueError(
+                "normalised, transformed or linear attributes are not read where they are sparse or compressed by"
+                " Draco"
+            )
         if (index, purpose) not in self.known:
             accessor = self._accessor(index)
             values = function(self._stored(accessor), accessor.get("normalized", False))
@@ -134,20 +157,17 @@ class _PlainAccessors:
         return self.known[index, purpose]
 
     def _stored(self, accessor: dict) -> np.ndarray:
-        """(count, components) as the file has them."""
-        if "sparse" in accessor or "bufferView" not in accessor:
-            raise ValueError(
-                "normalised, transformed or linear attributes without numbers of their own (sparse, or compressed by"
-                " Draco) are not read"
-            )
-        view, dtype = self.header["bufferViews"][accessor["bufferView"]], np.dtype(_DTYPES[accessor["componentType"]])
-        width = _WIDTHS[accessor["type"]]
+        """(count, components) as the file has them; zeros where it has none."""
+        shape, dtype = (accessor["count"], _WIDTHS[accessor["type"]]), np.dtype(_DTYPES[accessor["componentType"]])
+        if "bufferView" not in accessor:
+            return np.zeros(shape, dtype)
+        view = self.header["bufferViews"][accessor["bufferView"]]
         return np.ndarray(
-            (accessor["count"], width),
+            shape,
             dtype,
             self._buffer(view["buffer"]),
             view.get("byteOffset", 0) + accessor.get("byteOffset", 0),
-            (view.get("byteStride", width * dtype.itemsize), dtype.itemsize),
+            (view.get("byteStride", shape[1] * dtype.itemsize), dtype.itemsize),
         )
 
     def _buffer(self, index: int) -> bytes:
@@ -167,6 +187,12 @@ class _PlainAccessors:
             return
         uri = "data:application/octet-stream;base64," + base64.b64encode(self.data).decode()
         self.header["buffers"].append({"uri": uri, "byteLength": len(self.data)})
+
+
+def _color_texture(material: dict) -> dict:
+    """The texture that trimesh takes for the colour, or nothing."""
+    gloss = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness", {})
+    return gloss.get("diffuseTexture") or material.get("pbrMetallicRoughness", {}).get("baseColorTexture", {})
 
 
 def _numbers(values: np.ndarray, is_normalised: bool) -> np.ndarray:

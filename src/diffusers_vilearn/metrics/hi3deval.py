@@ -9,6 +9,7 @@ degrees of elevation, coded as in `normal_maps.py`. Compare only numbers from on
 commit 7f8a68e; it needs a GPU and its own checkpoints, and we have not run it.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -77,6 +78,12 @@ class Hi3DEval:
                 f"`checkout` {str(checkout)!r} must be a git checkout of https://github.com/3DTopia/Hi3DEval with the"
                 f" checkpoints of obj_scoring/readme.md, but lacks {', '.join(map(str, lacking))}."
             )
+
+    def identity(self) -> str:
+        """Tells the scorer from another version of it, by its code and the sizes of its heads."""
+        digest = hashlib.sha256((self.scoring / "infer" / "inference.py").read_bytes())
+        digest.update(json.dumps([self._head(name).stat().st_size for name in HEADS]).encode())
+        return digest.hexdigest()
 
     def __call__(self, turntables: Sequence[Turntable]) -> list[dict[str, float]]:
         """`gp` and `gd` of each turntable; both models are loaded once for all of them."""

@@ -49,10 +49,7 @@ def check_options(args: argparse.Namespace) -> None:
         check_integers(max_views=(args.max_views, 1))
     for threshold in args.f_score_thresholds:
         check_number("f_score_thresholds", threshold, lambda value: 0 < value < math.inf, "positive numbers")
-    needy = [name for name in ("renders", "lpips", "normal_fd") if name in args.metrics]
-    if "is_as" in args.metrics and args.normal_estimator == TRUE_NORMALS:
-        needy.append("is_as with true normals")
-    if needy and not (args.objects and args.root):
+    if (needy := metrics_of_true_meshes(args)) and not (args.objects and args.root):
         raise ValueError(f"{', '.join(needy)} needs the true meshes: `--objects` and `--root`.")
     if "hi3deval" in args.metrics and not args.hi3deval:
         raise ValueError("hi3deval needs `--hi3deval`, your git checkout of 3DTopia/Hi3DEval.")
@@ -60,6 +57,13 @@ def check_options(args: argparse.Namespace) -> None:
     columns += [f"{name}@{threshold}" for name in THRESHOLDED for threshold in args.f_score_thresholds]
     if args.rank_by not in (None, *columns):
         raise ValueError(f"`--rank_by` must be one of {', '.join(columns)}, but is {args.rank_by!r}.")
+
+
+def metrics_of_true_meshes(args: argparse.Namespace) -> list[str]:
+    """The chosen metrics that look at the true meshes."""
+    needy = [name for name in ("renders", "lpips", "normal_fd") if name in args.metrics]
+    with_true_normals = "is_as" in args.metrics and args.normal_estimator == TRUE_NORMALS
+    return [*needy, *(["is_as with true normals"] if with_true_normals else [])]
 
 
 class MetricSuite:
@@ -72,7 +76,7 @@ class MetricSuite:
 
     def __init__(self, args: argparse.Namespace, device: torch.device):
         self.args = args
-        self.truth = TrueMeshes(args.objects, args.root, args.split) if args.objects and args.root else None
+        self.truth = TrueMeshes(args.objects, args.root, args.split) if metrics_of_true_meshes(args) else None
         self.cameras = sphere_cameras(args.num_metric_views, distance=DISTANCE, vertical_fov=VERTICAL_FOV)
         chosen = set(args.metrics)
         if "normal_fd" in chosen:
@@ -97,7 +101,7 @@ class MetricSuite:
         if "hi3deval" in chosen:
             launcher = {"launcher": args.hi3deval_launcher} if args.hi3deval_launcher else {}
             self.hi3deval = Hi3DEval(args.hi3deval, **launcher)
-            self.identities["hi3deval"] = str(args.hi3deval.resolve())
+            self.identities["hi3deval"] = self.hi3deval.identity()
 
     def settings(self, views: EvaluationViews, components: dict[str, Any], options: Iterable[str]) -> dict:
         """Everything that the scores of a method depend on, but for which views there are scores of.

@@ -149,10 +149,13 @@ class ViLearnDenoiseStep(LoopSequentialPipelineBlocks):
         self, components: ViLearnModularPipeline, state: PipelineState
     ) -> tuple[ViLearnModularPipeline, PipelineState]:
         block_state = self.get_block_state(state)
-        with self.progress_bar(total=len(block_state.timesteps)) as progress_bar:
-            for i, t in enumerate(block_state.timesteps):
-                components, block_state = self.loop_step(components, block_state, i=i, t=t)
-                progress_bar.update()
-        components.transformer._reset_stateful_cache()
+        try:
+            with self.progress_bar(total=len(block_state.timesteps)) as progress_bar:
+                for i, t in enumerate(block_state.timesteps):
+                    components, block_state = self.loop_step(components, block_state, i=i, t=t)
+                    progress_bar.update()
+        finally:
+            # What an interrupted call leaves there is of no use to the next one.
+            components.transformer._reset_stateful_cache()
         self.set_block_state(state, block_state)
         return components, state

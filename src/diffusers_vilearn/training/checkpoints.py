@@ -36,10 +36,12 @@ class Progress:
     Args:
         step (`int`): optimiser steps done.
         position (`int`): samples that all processes have taken from the stream.
+        num_processes (`int`): how many took the last step.
     """
 
     step: int = 0
     position: int = 0
+    num_processes: int = 1
 
 
 class CheckpointError(RuntimeError):
@@ -48,14 +50,15 @@ class CheckpointError(RuntimeError):
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
     """Whole checkpoints of a run, by their steps; what a user calls `checkpoint-best` is none."""
-    return sorted(filter(_is_checkpoint, Path(output_dir).glob("checkpoint-*")), key=_step_of)
+    return sorted(filter(_is_checkpoint, Path(output_dir).glob("checkpoint-*")), key=step_of)
 
 
 def _is_checkpoint(path: Path) -> bool:
     return re.fullmatch(r"checkpoint-\d+", path.name) is not None and path.is_dir()
 
 
-def _step_of(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """The optimiser steps done, of a folder `checkpoint-<step>`."""
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
@@ -104,7 +107,7 @@ def save_checkpoint(accelerator: Accelerator, output_dir: str, progress: Progres
         _put_in_place(partial, folder)
         if total_limit is not None:
             for outdated in list_checkpoints(output_dir)[:-total_limit]:
-                _delete(outdated, _OUTDATED)
+                delete_checkpoint(outdated)
     accelerator.wait_for_everyone()
 
 
@@ -117,8 +120,9 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _delete(folder: Path, prefix: str) -> None:
-    renamed = folder.with_name(prefix + folder.name)
+def delete_checkpoint(folder: Path) -> None:
+    """Delete a checkpoint; one whose deletion is cut short has another name."""
+    renamed = folder.with_name(_OUTDATED + folder.name)
     os.replace(folder, renamed)
     shutil.rmtree(renamed)
 
@@ -144,7 +148,7 @@ def resume_from(accelerator: Accelerator, output_dir: str, name: str | None) -> 
         folder = Path(output_dir) / Path(name).name
         if not _is_checkpoint(folder):
             raise ValueError(f"`--resume_from_checkpoint` names {folder}, which is no folder `checkpoint-<step>`.")
-    if folder != last and (folder is None or _step_of(folder) < _step_of(last)):
+    if folder != last and (folder is None or step_of(folder) < step_of(last)):
         raise ValueError(
             f"{output_dir} holds {last.name}, which is further than this run would begin. Go on with"
             " `--resume_from_checkpoint latest`, delete what is later, or choose another `--output_dir`."

@@ -77,13 +77,11 @@ def adopt_schedule(args: argparse.Namespace) -> None:
         config = FlowMatchEulerDiscreteScheduler.load_config(
             whole, subfolder="scheduler", revision=args.revision, cache_dir=args.cache_dir
         )
-        name = config["_class_name"]
-        is_static = name == FlowMatchEulerDiscreteScheduler.__name__ and not config.get("use_dynamic_shifting")
-        if not is_static and args.timestep_shift is None:
+        name = config["_class_name"] + (" of dynamic shift" if config.get("use_dynamic_shifting") else "")
+        if name != FlowMatchEulerDiscreteScheduler.__name__ and args.timestep_shift is None:
             raise ValueError(
-                f"The scheduler of {whole} is {name} with `use_dynamic_shifting={config.get('use_dynamic_shifting')}`,"
-                " whose schedule training cannot adopt. Give `--timestep_shift`: the result has a"
-                " FlowMatchEulerDiscreteScheduler of that shift."
+                f"The scheduler of {whole} is {name}, whose schedule training cannot adopt. Give `--timestep_shift`: the"
+                " result has a FlowMatchEulerDiscreteScheduler of that shift."
             )
     if args.timestep_shift is None:
         args.timestep_shift = config.get("shift", 1.0)

@@ -83,8 +83,10 @@ class TrainingLoop:
                 f"The run is to end after {self.max_train_steps} steps, but the checkpoint has {self.progress.step}:"
                 " give more steps, or another `--output_dir`."
             )
-        # It counts the steps of all processes, of which there may have been another number.
-        self.lr_scheduler.scheduler.last_epoch = self.progress.step * self.accelerator.num_processes
+        # It counts the steps of all processes, of which there may have been another number, but for those that the
+        # scaler of fp16 left out.
+        scheduler = self.lr_scheduler.scheduler
+        scheduler.last_epoch = scheduler.last_epoch * self.accelerator.num_processes // self.progress.num_processes
         if self.accelerator.is_main_process:
             rewind_logs(self.output_dir, self.progress.step)
         self.accelerator.wait_for_everyone()
@@ -134,7 +136,7 @@ class TrainingLoop:
                 continue
             values, uids = [], []
             taken = samples_per_step(args, accelerator, batch_size)
-            self.progress = Progress(self.progress.step + 1, self.progress.position + taken)
+            self.progress = Progress(self.progress.step + 1, self.progress.position + taken, accelerator.num_processes)
             self.bar.update(1)
             if self.progress.step % args.logging_steps == 0:
                 self._log()

@@ -4,7 +4,7 @@
 
 import argparse
 import signal
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -40,7 +40,8 @@ def start_accelerator(args: argparse.Namespace) -> Accelerator:
         # DeepSpeed would read it off the loader, which is not prepared: stages change it.
         config["train_micro_batch_size_per_gpu"] = args.train_batch_size
         # DeepSpeed clips by itself, and for "auto" accelerate would write 1.
-        config["gradient_clipping"] = args.max_grad_norm
+        if config.get("gradient_clipping", "auto") == "auto":
+            config["gradient_clipping"] = args.max_grad_norm
     if accelerator.distributed_type == DistributedType.FSDP:
         keep_inputs_exact(accelerator.state.fsdp_plugin)
     if args.allow_tf32:
@@ -54,8 +55,11 @@ def start_accelerator(args: argparse.Namespace) -> Accelerator:
 
 def keep_inputs_exact(plugin: FullyShardedDataParallelPlugin) -> None:
     """Let FSDP cast weights alone: it would round timesteps and rotary angles, too, which models keep in float32."""
-    if plugin.mixed_precision_policy is not None:
-        plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, cast_forward_inputs=False)
+    policy = plugin.mixed_precision_policy
+    if policy is not None:
+        # FSDP1 has a second one, for the whole model.
+        casts = {"cast_forward_inputs", "cast_root_forward_inputs"} & {field.name for field in fields(policy)}
+        plugin.mixed_precision_policy = replace(policy, **dict.fromkeys(casts, False))
 
 
 def make_optimizer(args: argparse.Namespace, parameters, accelerator: Accelerator, max_train_steps: int):

@@ -102,10 +102,7 @@ class ValidationSamples:
         return f"{view.uid}, view {view.view}", scores, [picture, *render_views(mesh, size=PICTURE_SIZE)]
 
     def _report(self, results: list, means: dict[str, float], step: int) -> None:
-        labels = [
-            f"{name}: F-score@0.02 {row['f_score@0.02']:.2f}, IoU {row['iou']:.2f}, {row['floaters']} floaters"
-            for name, row, _ in results
-        ]
+        labels = [f"{name}: {_describe(row)}" for name, row, _ in results]
         sheet = contact_sheet(
             [pictures for *_, pictures in results], labels, ("image", "front", "right", "back", "left")
         )
@@ -115,6 +112,13 @@ class ValidationSamples:
             append_json_line(self.folder / "scores.jsonl", {"step": step, "view": name, **scores})
         self.accelerator.log({f"samples/{name}": value for name, value in means.items()}, step=step)
         log_picture(self.accelerator, "samples", sheet, step)
+
+
+def _describe(scores: dict[str, float]) -> str:
+    """Of one shape, for the sheet."""
+    if scores["failed"]:
+        return "no surface"
+    return f"F-score@0.02 {scores['f_score@0.02']:.2f}, IoU {scores['iou']:.2f}, {scores['floaters']} floaters"
 
 
 def log_picture(accelerator: Accelerator, name: str, picture: Image.Image, step: int) -> None:
