@@ -78,6 +78,7 @@ class TableJob:
         # The last file that `masks.py` writes.
         is_whole = (self.folder / self.table / METADATA_FILE).exists()
         if is_whole and self._shards(base, "train") == self._shards(self.table, "train"):
+            self._check_base(self.folder / base, self.folder / self.table)
             return None
         command = [HERE / "masks.py", "--dataset_name", self.folder, "--table", base, "--masks", self.masks]
         return [*command, "--vae", self.settings.vae]
@@ -94,6 +95,12 @@ class TableJob:
                     f"{folder} was made with `{name}` {metadata[name]!r}, but the grid wants {wanted!r}; give its"
                     " `latents` another `name`."
                 )
+
+    def _check_base(self, base: Path, derived: Path) -> None:
+        """A table whose base was made anew, with other options, is of neither."""
+        made_of, metadata = (json.loads((folder / METADATA_FILE).read_text()) for folder in (base, derived))
+        if metadata != {**made_of, "masks": self.masks}:
+            raise ValueError(f"{derived} was made of another table than {base} is now; delete it.")
 
     def tidy(self) -> None:
         """Nothing is left over."""

@@ -311,7 +311,7 @@ def test_a_schedule_that_no_shift_can_tell_is_not_adopted(tmp_path):
             timestep_shift=None,
             stochastic_sampling=None,
         )
-        with pytest.raises(ValueError, match=f"is {type(scheduler).__name__} with .* Give `--timestep_shift`"):
+        with pytest.raises(ValueError, match=f"is {type(scheduler).__name__}.*, whose .* Give `--timestep_shift`"):
             adopt_schedule(args)
         args.timestep_shift = 2.0
         adopt_schedule(args)

@@ -80,8 +80,8 @@ def adopt_schedule(args: argparse.Namespace) -> None:
         name = config["_class_name"] + (" of dynamic shift" if config.get("use_dynamic_shifting") else "")
         if name != FlowMatchEulerDiscreteScheduler.__name__ and args.timestep_shift is None:
             raise ValueError(
-                f"The scheduler of {whole} is {name}, whose schedule training cannot adopt. Give `--timestep_shift`: the"
-                " result has a FlowMatchEulerDiscreteScheduler of that shift."
+                f"The scheduler of {whole} is {name}, whose schedule training cannot adopt. Give `--timestep_shift`:"
+                " the result has a FlowMatchEulerDiscreteScheduler of that shift."
             )
     if args.timestep_shift is None:
         args.timestep_shift = config.get("shift", 1.0)
