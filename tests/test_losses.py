@@ -137,6 +137,8 @@ def test_the_gradient_of_a_query_is_its_slope():
         field, again = vae.query_with_gradient(xyz, hidden)
     assert_close(again, gradient)
     assert not field.requires_grad and not again.requires_grad
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use `torch.no_grad`"):
+        vae.query_with_gradient(xyz, hidden)
 
 
 def test_slicing_and_prepared_keys_leave_the_gradient_as_it_is():

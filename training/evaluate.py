@@ -31,6 +31,7 @@ from diffusers_vilearn.data.clouds import sharp_cloud, takes_sharp_points, with_
 from diffusers_vilearn.data.evaluation_views import EvaluationViews
 from diffusers_vilearn.data.images import prepare_condition_image
 from diffusers_vilearn.data.preparation import object_rng
+from diffusers_vilearn.errors import refusals_in_one_line
 from diffusers_vilearn.files import write_atomically
 from diffusers_vilearn.metrics.image_alignment import IMAGE_ENCODER
 from diffusers_vilearn.metrics.reconstruction import THRESHOLDS, decoded_field, extract_and_score
@@ -55,7 +56,7 @@ def parse_args():
     parser.add_argument("--split", default="heldout")
     parser.add_argument("--views_per_object", type=int, default=1)
     parser.add_argument("--max_views", type=int, help="Only so many views, spread evenly over the table.")
-    parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--num_points", type=int, default=4096, help="Points of each cloud that the VAE reconstructs.")
     parser.add_argument("--num_inference_steps", type=int, default=25)
@@ -277,4 +278,5 @@ def main(args):
 
 if __name__ == "__main__":
     datasets.disable_progress_bars()
-    main(parse_args())
+    with refusals_in_one_line():
+        main(parse_args())

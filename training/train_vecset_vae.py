@@ -23,6 +23,7 @@ from diffusers_vilearn.data.clouds import takes_sharp_points
 from diffusers_vilearn.data.field_samples import FieldSamples
 from diffusers_vilearn.data.image_encoders import load_image_encoder
 from diffusers_vilearn.data.loading import load_table
+from diffusers_vilearn.errors import refusals_in_one_line
 from diffusers_vilearn.files import read_json_lines
 from diffusers_vilearn.losses import HybridLoss, LossWeights
 from diffusers_vilearn.models import VecSetVAE
@@ -61,7 +62,11 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_arguments(parser, learning_rate=1e-3)
     parser.add_argument("--dataset_name", required=True, help="Folder or Hub id of a prepared dataset.")
-    parser.add_argument("--num_validation_shapes", type=int, default=32, help="Training shapes kept for validation.")
+    parser.add_argument(
+        "--num_validation_shapes",
+        type=int,
+        help="Training shapes kept for validation; default: 32, or a tenth where there are fewer than 320.",
+    )
 
     start = parser.add_argument_group("where to start, one of both")
     start.add_argument("--vae_config", help="JSON file with the arguments of a new `VecSetVAE`.")
@@ -108,7 +113,10 @@ def parse_args():
 def load_vae(args) -> VecSetVAE:
     """A new VAE, or the one to go on with."""
     if args.vae_config is not None:
-        return VecSetVAE(**json.loads(Path(args.vae_config).read_text()))
+        try:
+            return VecSetVAE(**json.loads(Path(args.vae_config).read_text()))
+        except (TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{args.vae_config} is no JSON file of arguments of a VecSetVAE: {error}.") from error
     options = {name: getattr(args, name) for name in ("subfolder", "revision", "variant", "cache_dir")}
     return VecSetVAE.from_pretrained(args.pretrained_model_name_or_path, **options)
 
@@ -116,6 +124,8 @@ def load_vae(args) -> VecSetVAE:
 def load_samples(args, vae_config, weights: LossWeights, num_tokens: list[int]) -> tuple[FieldSamples, FieldSamples]:
     """Samples to train on and samples to validate on, of different shapes."""
     shapes = load_table(args.dataset_name, "shapes", split="train", cache_dir=args.cache_dir)
+    if args.num_validation_shapes is None:
+        args.num_validation_shapes = max(1, min(32, len(shapes) // 10))
     held = args.num_validation_shapes
     if not 0 < held < len(shapes):
         raise ValueError(
@@ -267,9 +277,11 @@ def main(args):
         write_card(args, output_dir / "vae", model, len(train_samples), num_tokens, max_train_steps)
         if args.push_to_hub:
             upload(args, output_dir / "vae")
+    accelerator.print(f"The VAE is in {output_dir / 'vae'}.")
     accelerator.end_training()
 
 
 if __name__ == "__main__":
     datasets.disable_progress_bars()
-    main(parse_args())
+    with refusals_in_one_line():
+        main(parse_args())

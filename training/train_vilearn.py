@@ -19,6 +19,7 @@ from diffusers.training_utils import cast_training_params
 from diffusers.utils import check_min_version
 
 from diffusers_vilearn.data.command import votes
+from diffusers_vilearn.errors import refusals_in_one_line
 from diffusers_vilearn.geometry.extraction import MIN_RESOLUTION
 from diffusers_vilearn.models import ViLearnTransformer3DModel
 from diffusers_vilearn.training.arguments import (
@@ -123,15 +124,19 @@ def parse_args():
 
     args = parse_arguments(parser, structured=("stages", "transformer"))
     if args.streaming and args.online_encoding:
-        raise ValueError("`--streaming` reads latents; it cannot be had with `--online_encoding`.")
+        raise ValueError("`--streaming` reads latents; it cannot be combined with `--online_encoding`.")
     if (args.mirror or args.image_augmentation) and not args.online_encoding:
         raise ValueError(
             "`--mirror` and `--image_augmentation` need `--online_encoding`: the table `latents` holds no images."
         )
-    if args.rank is not None and (args.pretrained_model_name_or_path is None or args.use_ema):
-        raise ValueError("`--rank` needs `--pretrained_model_name_or_path`, and has no `--use_ema`.")
+    if args.rank is not None and args.pretrained_model_name_or_path is None:
+        raise ValueError("`--rank` needs `--pretrained_model_name_or_path`, the pipeline that LoRA layers are for.")
+    if args.rank is not None and args.use_ema:
+        raise ValueError("`--use_ema` cannot be combined with `--rank`.")
     if args.rank is not None and (chosen := sorted(chosen_configuration(args))):
-        raise ValueError(f"`--{chosen[0]}` changes the pipeline that LoRA layers are for; `--rank` cannot have it.")
+        raise ValueError(
+            f"`--{chosen[0]}` changes the pipeline that LoRA layers are for; it cannot be combined with `--rank`."
+        )
     if args.lora_alpha is not None and args.rank is None:
         raise ValueError("`--lora_alpha` needs `--rank`.")
     if args.stages is not None:
@@ -149,7 +154,7 @@ def parse_args():
 
 def _check_no_stages(args: argparse.Namespace, *names: str) -> None:
     if given := [name for name in names if getattr(args, name)]:
-        raise ValueError(f"`stages` cannot be had with `--{given[0]}`, which is one for the whole run.")
+        raise ValueError(f"`stages` cannot be combined with `--{given[0]}`, which is one for the whole run.")
 
 
 @torch.no_grad()
@@ -258,9 +263,11 @@ def main(args):
                 break
     if not loop.interrupted:
         save_result(args, accelerator, transformer, models, ema, schedule)
+        accelerator.print(f"The {'pipeline is' if args.rank is None else 'LoRA layers are'} in {args.output_dir}.")
     accelerator.end_training()
 
 
 if __name__ == "__main__":
     datasets.disable_progress_bars()
-    main(parse_args())
+    with refusals_in_one_line():
+        main(parse_args())

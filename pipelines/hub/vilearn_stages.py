@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
-from transformers import BaseImageProcessor, Dinov2Model
+from transformers import BaseImageProcessor, Dinov2Model, Dinov2WithRegistersModel
 
 from .vilearn_images import patch_tokens, pixel_values
 from diffusers import ModelMixin as KeyValue, ModelMixin as VecSetVAE  # a type hint; the class comes from the component's own folder
@@ -114,6 +114,12 @@ def check_scheduler(scheduler) -> None:
             f" `use_flow_sigmas={config.get('use_flow_sigmas')}` and"
             f" `prediction_type={config.get('prediction_type')!r}`."
         )
+    # `from_config` keeps what a scheduler does not read: the shift of another one
+    if as_flow and config.get("flow_shift", 1.0) == 1.0 != config.get("shift", 1.0):
+        raise ValueError(
+            f"{type(scheduler).__name__} does not read `shift`, which its configuration has as {config['shift']}; make"
+            f" it with `flow_shift={config['shift']}`, or without `shift`."
+        )
 
 
 def check_surface(resolution: int, level: float, chunk_size: int, output_type: str, output_types: tuple) -> None:
@@ -128,7 +134,7 @@ def encode_images(
     image: PipelineImage,
     image_processor: ViLearnImageProcessor,
     feature_extractor: BaseImageProcessor,
-    image_encoder: Dinov2Model,
+    image_encoder: Dinov2Model | Dinov2WithRegistersModel,
     device: torch.device,
 ) -> torch.Tensor:
     """DINOv2 patch tokens `(images, image tokens, channels)` of the condition images; no class token, no registers."""
@@ -164,6 +170,11 @@ def set_timesteps(
     kwargs = {}
     config = scheduler.config
     if config.get("use_dynamic_shifting", False):
+        if "mu" not in accepted:
+            raise ValueError(
+                f"{type(scheduler).__name__} cannot shift by the number of tokens, but its configuration has"
+                " `use_dynamic_shifting=True`; make it with `use_dynamic_shifting=False` and a `shift` of its own."
+            )
         shift = calculate_shift(num_tokens, config.get("base_image_seq_len", 256), config.get("shift", 1.0))
         kwargs["mu"] = shift if config.get("time_shift_type", "exponential") == "linear" else math.log(shift)
     if sigmas is None and "sigmas" in accepted and not config.get("use_flow_sigmas", False):

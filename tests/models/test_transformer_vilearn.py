@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
-from diffusers import ContextParallelConfig, FirstBlockCacheConfig, ParallelConfig
+from diffusers import ContextParallelConfig, FirstBlockCacheConfig, LayerSkipConfig, ParallelConfig, apply_layer_skip
 from peft import LoraConfig
 
 from diffusers_vilearn import ViLearnTransformer3DModel
@@ -486,3 +486,25 @@ def test_sequence_rope_refuses_context_parallelism(inputs):
     model._parallel_config = ParallelConfig(context_parallel_config=ContextParallelConfig(ulysses_degree=2))
     with pytest.raises(ValueError, match="context parallelism"):
         run(model, inputs)
+
+
+@pytest.mark.parametrize("fqn", ["transformer_blocks", "single_transformer_blocks"])
+@pytest.mark.parametrize("image_tokens", [IMAGE_TOKENS, TOKENS])
+def test_a_block_that_guiders_skip_is_as_if_it_were_not_there(inputs, fqn, image_tokens):
+    embeds = torch.randn(BATCH, image_tokens, TINY["joint_attention_dim"])
+    model, without = build(), build()
+    del getattr(without, fqn)[0]
+    expected = run(without, inputs, encoder_hidden_states=embeds)
+    assert not torch.allclose(run(model, inputs, encoder_hidden_states=embeds), expected, atol=1e-3)
+    apply_layer_skip(model, LayerSkipConfig(indices=[0], fqn=fqn))
+    torch.testing.assert_close(run(model, inputs, encoder_hidden_states=embeds), expected)
+
+
+@pytest.mark.parametrize("options", [{"skip_attention": False, "skip_attention_scores": True}, {}])
+@pytest.mark.parametrize("fqn", ["transformer_blocks", "single_transformer_blocks"])
+def test_attention_that_guiders_perturb_or_skip(inputs, fqn, options):
+    model = build()
+    plain = run(model, inputs)
+    apply_layer_skip(model, LayerSkipConfig(indices=[0], fqn=fqn, skip_ff=False, **options))
+    perturbed = run(model, inputs)
+    assert torch.isfinite(perturbed).all() and not torch.allclose(perturbed, plain, atol=1e-3)

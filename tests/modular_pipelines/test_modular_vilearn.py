@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig, UniPCMultistepScheduler
-from diffusers.guiders import AdaptiveProjectedGuidance, ClassifierFreeGuidance
+from diffusers.guiders import (
+    AdaptiveProjectedGuidance,
+    ClassifierFreeGuidance,
+    PerturbedAttentionGuidance,
+    SkipLayerGuidance,
+)
+from diffusers.hooks import LayerSkipConfig
 from diffusers.modular_pipelines import InputParam, ModularPipelineBlocks, OutputParam
 
 from diffusers_vilearn import ViLearnImageTo3DBlocks, ViLearnModularPipeline
@@ -158,6 +164,22 @@ class TestBlocks:
         assert [calls for _, calls, _ in results] == [4, 4, 3, 2]
         assert results[0][2] == [True, False, True, False] and all(results[3][2])
         assert len({tuple(latents.flatten().tolist()) for latents, _, _ in results}) == 4
+
+    @pytest.mark.parametrize("kind", ["skip_layer", "perturbed"])
+    def test_guiders_that_skip_or_perturb_layers(self, components, image, kind):
+        pipe, settings = modular(components), {"image": image, "num_inference_steps": 2, "output_type": "pt"}
+        settings |= {"resolution": 8, "output": "latents"}
+        plain = pipe(**settings, generator=seeded())
+        always = {f"{kind}_guidance_start": 0.0, f"{kind}_guidance_stop": 1.0, "guidance_scale": 3.0}
+        if kind == "skip_layer":
+            layers = LayerSkipConfig(indices=[0], fqn="transformer_blocks")
+            guider = SkipLayerGuidance(skip_layer_config=layers, **always)
+        else:
+            options = {"skip_attention": False, "skip_attention_scores": True, "skip_ff": False}
+            layers = LayerSkipConfig(indices=[0], fqn="single_transformer_blocks", **options)
+            guider = PerturbedAttentionGuidance(perturbed_guidance_config=layers, **always)
+        pipe.update_components(guider=guider)
+        assert not torch.allclose(pipe(**settings, generator=seeded()), plain, atol=1e-3)
 
     def test_what_a_shape_leaves_in_the_cache_does_not_reach_the_next(self, components, image, seen):
         pipe, settings = modular(components), {"image": image, "num_inference_steps": 6, "output_type": "pt"}

@@ -188,6 +188,20 @@ class TestCaches:
         assert torch.equal(run()[0], expected)
 
 
+@pytest.mark.parametrize("name", ["taylor", "mag"])
+def test_guidance_may_end_under_a_cache(pipe, image, name):
+    pipe.transformer.enable_cache(cache_configs(pipe)[name])
+
+    def end_guidance(pipeline, step, timestep, tensors):
+        if step == 3:
+            pipeline._guidance_scale = 1.0
+        return tensors
+
+    latents = pipe(image, num_inference_steps=8, callback_on_step_end=end_guidance, output_type="latent").meshes
+    assert latents.shape[0] == 1 and torch.isfinite(latents).all()
+    pipe.transformer.disable_cache()
+
+
 @pytest.mark.parametrize("backend", ["native", "_native_math"])
 def test_attention_backend(pipe, image, backend, monkeypatch):
     from diffusers.models import attention_dispatch

@@ -23,7 +23,9 @@ from diffusers import (
     FlowMatchLCMScheduler,
     UniPCMultistepScheduler,
 )
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from PIL import Image
+from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline, ViLearnPipelineOutput, ViLearnTransformer3DModel
 
@@ -57,6 +59,12 @@ def seen(pipe):
 
 
 class TestOutputs:
+    def test_latents_are_decoded_without_a_graph(self, run, pipe, monkeypatch):
+        decode, hidden = pipe.vae.decode, []
+        monkeypatch.setattr(pipe.vae, "decode", lambda latents: hidden.append(decode(latents)) or hidden[-1])
+        pipe.decode_latents(run(), resolution=8, output_type="pt")
+        assert not hidden[0].requires_grad
+
     def test_meshes(self, pipe, image):
         output = pipe(image, num_inference_steps=2, generator=seeded(), resolution=24)
         assert isinstance(output, ViLearnPipelineOutput) and output[0] is output.meshes
@@ -160,12 +168,22 @@ class TestCondition:
 
     def test_without_the_optional_components(self, components, pipe, run, image):
         embeds = pipe.encode_image(image)
-        bare = ViLearnImageTo3DPipeline(*(components[name] for name in ("vae", "transformer", "scheduler")))
+        bare = ViLearnImageTo3DPipeline(**components | {"image_encoder": None, "feature_extractor": None})
         bare.set_progress_bar_config(disable=True)
         output = bare(image_embeds=embeds, num_inference_steps=2, generator=seeded(), output_type="latent").meshes
         assert torch.equal(output, run())
         with pytest.raises(ValueError, match=r"`image` needs the components .* pass `image_embeds`"):
             bare(image)
+
+    @pytest.mark.parametrize("loader", [DiffusionPipeline, ViLearnImageTo3DPipeline])
+    def test_components_of_the_caller_are_taken(self, pipe, components, tmp_path, loader):
+        pipe.save_pretrained(tmp_path)
+        mine = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(hidden_size=32, num_hidden_layers=1))
+        assert loader.from_pretrained(tmp_path, image_encoder=mine).image_encoder is mine
+        bare = loader.from_pretrained(tmp_path, image_encoder=None, feature_extractor=None)
+        assert bare.image_encoder is None and bare.feature_extractor is None
+        bare.save_pretrained(tmp_path / "bare")
+        assert loader.from_pretrained(tmp_path / "bare").image_encoder is None
 
     def test_image_changes_the_shape(self, run, image):
         assert not torch.allclose(run(), run(image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)), atol=1e-3)
@@ -249,6 +267,21 @@ class TestTimesteps:
             run()
         assert not seen
 
+    def test_schedulers_made_from_the_configuration_of_another_say_what_they_lack(self, run, pipe):
+        config = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).config
+        pipe.scheduler = FlowMatchHeunDiscreteScheduler.from_config(config)
+        with pytest.raises(ValueError, match=r"Heun.* cannot shift by the number of tokens"):
+            run()
+        config, flow = (
+            FlowMatchEulerDiscreteScheduler(shift=3.0).config,
+            {"prediction_type": "flow_prediction", "use_flow_sigmas": True},
+        )
+        pipe.scheduler = UniPCMultistepScheduler.from_config(config, **flow)
+        with pytest.raises(ValueError, match=r"does not read `shift`.*make it with `flow_shift=3.0`"):
+            run()
+        pipe.scheduler = UniPCMultistepScheduler.from_config(config, **flow, flow_shift=3.0)
+        assert torch.isfinite(run()).all()
+
     def test_sigmas_refused_by_schedulers_without(self, run, pipe):
         pipe.scheduler = FlowMatchHeunDiscreteScheduler()
         with pytest.raises(ValueError, match=r"`sigmas` must be None, .*FlowMatchHeunDiscreteScheduler"):
@@ -304,6 +337,18 @@ class TestCallbacks:
             callback_on_step_end_tensor_inputs=["latents", "image_embeds"],
         )
         assert steps == [0, 1, 2] and pipe.num_timesteps == 3 and pipe.current_timestep is None
+
+    @pytest.mark.parametrize("several", [True, False])
+    def test_callbacks_of_diffusers_name_their_tensors(self, run, seen, several):
+        class Blank(PipelineCallback):
+            tensor_inputs = ["image_embeds"]  # noqa: RUF012, as the superclass declares it
+
+            def callback_fn(self, pipeline, step_index, timestep, callback_kwargs):
+                return {"image_embeds": torch.zeros_like(callback_kwargs["image_embeds"])}
+
+        callback = Blank(cutoff_step_ratio=0.5, cutoff_step_index=None)
+        run(callback_on_step_end=MultiPipelineCallbacks([callback]) if several else callback)
+        assert not seen[1]["encoder_hidden_states"].any()
 
     def test_returned_tensors_are_used(self, run, seen):
         def callback(pipeline, step, timestep, tensors):

@@ -169,6 +169,12 @@ def test_what_does_not_fit_is_refused_before_the_first_step(work, tmp_path, more
     assert not (tmp_path / "run" / "train_log.jsonl").exists()
 
 
+def test_a_configuration_of_another_model_is_named(work, tmp_path):
+    process = train(work, tmp_path / "run", 2, "--vae_config", work / "transformer.json")
+    assert process.status == 1 and "Traceback" not in process.output
+    assert "transformer.json is no JSON file of arguments of a VecSetVAE" in process.output
+
+
 def test_a_dataset_whose_field_ends_too_near_is_refused(work):
     shapes = load_table(str(work / "data"), "shapes", "train")
     check_margin(shapes, PreparationOptions.margin, "canonical")

@@ -131,6 +131,33 @@ def test_a_validation_shape_without_a_surface_does_not_end_the_run(work, tmp_pat
     assert (tmp_path / "run" / "samples" / "step-00000001.png").exists()
 
 
+def test_a_run_says_which_options_it_goes_on_with(work, staged, tmp_path):
+    config, whole = staged
+    (began,) = read_json_lines(whole / "options.jsonl")
+    assert (began["step"], began["seed"], began["use_ema"]) == (0, 0, True) and "hub_token" not in began
+    shutil.copytree(whole / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
+    shutil.copy(whole / "options.jsonl", tmp_path / "run")
+    more = ("--config", config, "--resume_from_checkpoint", "latest", "--max_train_steps", 7)
+    process = start(tmp_path / "run", arguments(work, tmp_path / "run", *more, "--condition_dropout", 0.9))
+    assert process.wait() == 0, process.output[-3000:]
+    changes = "`--max_train_steps 7`, was None; `--condition_dropout 0.9`, was 0.1"
+    for change in changes.split("; "):
+        assert change in process.output
+    assert f"The pipeline is in {tmp_path / 'run'}." in process.output
+    _, goes_on = read_json_lines(tmp_path / "run" / "options.jsonl")
+    assert (goes_on["step"], goes_on["condition_dropout"]) == (6, 0.9)
+
+
+def test_an_average_that_a_checkpoint_lacks_is_named(work, staged, tmp_path):
+    config, whole = staged
+    shutil.copytree(whole / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6" / "transformer_ema")
+    words = arguments(work, tmp_path / "run", "--config", config, "--resume_from_checkpoint", "latest")
+    process = start(tmp_path / "run", words)
+    assert process.wait() == 1 and "Traceback" not in process.output
+    assert "holds no average of the weights: it was made without `--use_ema`" in process.output
+
+
 def test_a_run_that_is_to_end_before_its_checkpoint_is_refused(work, staged, tmp_path):
     config, whole = staged
     shutil.copytree(whole / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
@@ -383,6 +410,11 @@ def test_contradictions_are_refused(work, tmp_path):
     assert "`--visibility_encoding` changes the pipeline" in refuse(work, tmp_path / "rank", *pretrained)
     assert "`--condition_dropout` is 1.5" in refuse(work, tmp_path / "dropout", "--condition_dropout", 1.5)
     assert "`--validation_steps` is 0" in refuse(work, tmp_path / "validation", "--validation_steps", 0)
+    no_mapping = tmp_path / "mapping.yaml"
+    no_mapping.write_text("transformer: t.json")
+    assert "must map names to values, not 't.json'" in refuse(work, tmp_path / "mapping", "--config", no_mapping)
+    other = ("--transformer_config", work / "vae" / "config.json")
+    assert "is not one of a ViLearnTransformer3DModel" in refuse(work, tmp_path / "other", *other)
     stage = tmp_path / "stage.yaml"
     stage.write_text("stages: [{tokens: 4}]")
     assert "must have `tokens` and `steps`" in refuse(work, tmp_path / "stage", "--config", stage)
@@ -400,8 +432,8 @@ def test_contradictions_are_refused(work, tmp_path):
         (["--validation_inference_steps", "0"], "`--validation_inference_steps` is 0; it must be at least 1"),
         (["--validation_guidance_scale", "-2"], r"`--validation_guidance_scale` is -2.0; it must be at least 0"),
         (["--lora_alpha", "4"], "`--lora_alpha` needs `--rank`"),
-        (["--config", "staged.yaml", "--num_tokens", "4"], "`stages` cannot be had with `--num_tokens`"),
-        (["--config", "staged.yaml", "--scale_lr"], "`stages` cannot be had with `--scale_lr`"),
+        (["--config", "staged.yaml", "--num_tokens", "4"], "`stages` cannot be combined with `--num_tokens`"),
+        (["--config", "staged.yaml", "--scale_lr"], "`stages` cannot be combined with `--scale_lr`"),
     ],
 )
 def test_arguments_out_of_range_are_refused_at_once(staged, words, message, monkeypatch):
@@ -437,6 +469,12 @@ def test_what_is_not_installed_is_named(work, tmp_path):
     if importlib.util.find_spec("bitsandbytes"):
         pytest.skip("bitsandbytes is installed")
     assert "`pip install bitsandbytes`" in refuse(work, tmp_path / "run", "--use_8bit_adam")
+
+
+def test_a_tracker_that_is_not_installed_is_named(work, tmp_path):
+    if importlib.util.find_spec("trackio"):
+        pytest.skip("trackio is installed")
+    assert "`--report_to trackio` needs `pip install trackio`" in refuse(work, tmp_path, "--report_to", "trackio")
 
 
 def test_only_the_result_is_published(staged):

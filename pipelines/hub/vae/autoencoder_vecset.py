@@ -801,7 +801,12 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
 
         Raises:
             ValueError: If `xyz` has another shape, or another batch size than `hidden`.
+            RuntimeError: In `torch.inference_mode`, where nothing can be differentiated.
         """
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                "The gradient of the field cannot be had in `torch.inference_mode`; use `torch.no_grad`."
+            )
         twice_differentiable = torch.is_grad_enabled()
         # only the math kernel of attention can be differentiated twice
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):

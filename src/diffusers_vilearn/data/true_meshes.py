@@ -19,10 +19,15 @@ class TrueMeshes:
         objects (`Path`): the list that the dataset was prepared from, one JSON line an object.
         root (`Path`): folder that its paths are relative to.
         split (`str`): `train` or `heldout`.
+
+    Raises:
+        ValueError: `root` does not hold the meshes.
     """
 
     def __init__(self, objects: Path, root: Path, split: str):
         self.records = ObjectRecords(objects, splits=[split])
+        if len(self.records) and not (root / self.records[0]["path"]).is_file():
+            raise ValueError(f"`root` {str(root)!r} has no {self.records[0]['path']}, the first mesh of {objects}.")
         self.row_of = {record["uid"]: row for row, record in enumerate(self.records)}
         self.root = root
 

@@ -118,14 +118,18 @@ def best_median_worst(scores: Scores, metric: str, count: int) -> dict[str, list
 def markdown_table(summaries: dict[str, dict[str, dict]]) -> str:
     """One column a method; one row for its number of objects, and one a metric with an arrow to where it is better.
 
-    Mean [95% interval], and the median in brackets where there is one; a single value where there is no interval.
+    Mean [95% interval], and the median in brackets where there is one; a single value where there is no interval. A
+    metric that some objects have no value of says how many have.
     """
     names = list(dict.fromkeys(name for summary in summaries.values() for name in summary))
     lines = ["| | " + " | ".join(summaries) + " |", "| --- |" + " --- |" * len(summaries)]
-    counts = [str(max(value["n"] for value in summary.values())) for summary in summaries.values()]
-    lines.append("| objects | " + " | ".join(counts) + " |")
+    counts = [max(value["n"] for value in summary.values()) for summary in summaries.values()]
+    lines.append("| objects | " + " | ".join(map(str, counts)) + " |")
     for name in names:
-        cells = [_cell(summary[name]) if name in summary else "" for summary in summaries.values()]
+        cells = [
+            _cell(summary[name], count) if name in summary else ""
+            for summary, count in zip(summaries.values(), counts)
+        ]
         lines.append(f"| {name}{_arrow(name)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -137,12 +141,14 @@ def _arrow(metric: str) -> str:
     return " ↓" if is_lower_better(metric) else " ↑"
 
 
-def _cell(value: dict) -> str:
+def _cell(value: dict, count: int) -> str:
+    """With the number of objects where it is not `count`."""
     text = f"{value['mean']:.3g}"
     if "interval" in value:
         low, high = value["interval"]
         text += f" [{low:.3g}, {high:.3g}]"
-    return text + (f" ({value['median']:.3g})" if "median" in value else "")
+    text += f" ({value['median']:.3g})" if "median" in value else ""
+    return text + (f", of {value['n']}" if value["n"] != count else "")
 
 
 def csv_table(summaries: dict[str, dict[str, dict]]) -> str:

@@ -8,7 +8,12 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.hooks._helpers import (
+    AttentionProcessorMetadata,
+    AttentionProcessorRegistry,
+    TransformerBlockMetadata,
+    TransformerBlockRegistry,
+)
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin, AttentionModuleMixin, FeedForward
@@ -239,6 +244,8 @@ class ViLearnAttention(nn.Module, AttentionModuleMixin):
         self.context_pre_only = context_pre_only
         self.use_bias = False
         self.added_proj_bias = False
+        # what guiders that skip or perturb attention ask for
+        self.is_cross_attention = False
 
         def norm() -> nn.Module:
             return ViLearnRMSNorm(dim_head, eps=eps) if qk_norm == "rms_norm" else nn.Identity()
@@ -347,7 +354,7 @@ class ViLearnTransformerBlock(nn.Module):
         hidden_states = torch.addcmul(hidden_states, gate, attn_output)
         norm_hidden_states = _scale_shift(self.norm2(hidden_states), scale_mlp, shift_mlp)
         hidden_states = torch.addcmul(hidden_states, gate_mlp, self.ff(norm_hidden_states))
-        return encoder_hidden_states, hidden_states
+        return hidden_states, encoder_hidden_states
 
 
 class ViLearnSingleTransformerBlock(nn.Module):
@@ -388,7 +395,7 @@ class ViLearnSingleTransformerBlock(nn.Module):
         hidden_states = torch.addcmul(hidden_states, gate, attn_output)
         norm_hidden_states = _scale_shift(self.norm2(hidden_states), scale_mlp, shift_mlp)
         hidden_states = torch.addcmul(hidden_states, gate_mlp, self.ff(norm_hidden_states))
-        return encoder_hidden_states, hidden_states
+        return hidden_states, encoder_hidden_states
 
 
 class ViLearnAdaLayerNormOut(nn.Module):
@@ -650,11 +657,11 @@ class ViLearnTransformer3DModel(
 
         for block in self.transformer_blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                encoder_hidden_states, hidden_states = self._gradient_checkpointing_func(
+                hidden_states, encoder_hidden_states = self._gradient_checkpointing_func(
                     block, hidden_states, encoder_hidden_states, temb, rotary_emb, additive_emb, attention_kwargs
                 )
             else:
-                encoder_hidden_states, hidden_states = block(
+                hidden_states, encoder_hidden_states = block(
                     hidden_states=hidden_states,
                     encoder_hidden_states=encoder_hidden_states,
                     temb=temb,
@@ -665,11 +672,11 @@ class ViLearnTransformer3DModel(
 
         for block in self.single_transformer_blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                encoder_hidden_states, hidden_states = self._gradient_checkpointing_func(
+                hidden_states, encoder_hidden_states = self._gradient_checkpointing_func(
                     block, hidden_states, encoder_hidden_states, temb, attention_kwargs
                 )
             else:
-                encoder_hidden_states, hidden_states = block(
+                hidden_states, encoder_hidden_states = block(
                     hidden_states=hidden_states,
                     encoder_hidden_states=encoder_hidden_states,
                     temb=temb,
@@ -682,8 +689,18 @@ class ViLearnTransformer3DModel(
         return Transformer2DModelOutput(sample=sample)
 
 
-# The cache hooks (FirstBlockCache and its kin) read where a block returns which stream.
+def _skip_attention(attn: ViLearnAttention, hidden_states, encoder_hidden_states=None, *_, **__):
+    """The input of attention in place of its output, as it would come."""
+    if encoder_hidden_states is None or attn.context_pre_only:
+        return hidden_states
+    return hidden_states, encoder_hidden_states
+
+
+# Caches (FirstBlockCache and its kin) and guiders that skip layers read where a block returns which stream.
 for _block in (ViLearnTransformerBlock, ViLearnSingleTransformerBlock):
     TransformerBlockRegistry.register(
-        _block, TransformerBlockMetadata(return_hidden_states_index=1, return_encoder_hidden_states_index=0)
+        _block, TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=1)
     )
+AttentionProcessorRegistry.register(
+    ViLearnAttnProcessor, AttentionProcessorMetadata(skip_processor_output_fn=_skip_attention)
+)

@@ -1,6 +1,6 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The denoising loop. Guidance is a component: any guider of diffusers fits."""
+"""The denoising loop. Guidance is a component, a guider of diffusers."""
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.utils import replace_example_docstring
-from transformers import BaseImageProcessor, Dinov2Model
+from transformers import BaseImageProcessor, Dinov2Model, Dinov2WithRegistersModel
 
 from ..loaders import ViLearnLoraLoaderMixin
 from ..models.autoencoder_vecset import VecSetVAE
@@ -71,10 +72,10 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
         scheduler ([`FlowMatchEulerDiscreteScheduler`]):
             A flow-matching scheduler; others of the same convention, such as [`FlowMatchHeunDiscreteScheduler`], work
             as well.
-        image_encoder ([`~transformers.Dinov2Model`], *optional*):
-            Its patch tokens are the condition. Not needed when `image_embeds` are passed.
-        feature_extractor ([`~transformers.BitImageProcessor`], *optional*):
-            Its `crop_size` is the size of the condition image; it normalises the colours. Not needed when
+        image_encoder ([`~transformers.Dinov2Model`] or [`~transformers.Dinov2WithRegistersModel`]):
+            Its patch tokens are the condition. May be `None` when `image_embeds` are passed.
+        feature_extractor ([`~transformers.BitImageProcessor`]):
+            Its `crop_size` is the size of the condition image; it normalises the colours. May be `None` when
             `image_embeds` are passed.
     """
 
@@ -87,8 +88,9 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
         vae: VecSetVAE,
         transformer: ViLearnTransformer3DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
-        image_encoder: Dinov2Model | None = None,
-        feature_extractor: BaseImageProcessor | None = None,
+        # without defaults, or `DiffusionPipeline.from_pretrained` would not take them from its caller
+        image_encoder: Dinov2Model | Dinov2WithRegistersModel | None,
+        feature_extractor: BaseImageProcessor | None,
     ):
         super().__init__()
         self.register_modules(
@@ -180,6 +182,7 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
         shape = (batch_size, num_tokens, self.transformer.config.in_channels)
         return draw_latents(shape, device, generator, latents)
 
+    @torch.no_grad()
     def decode_latents(
         self,
         latents: torch.Tensor,
@@ -263,7 +266,10 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
         output_type: str = "trimesh",
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,
-        callback_on_step_end: Callable[[Any, int, torch.Tensor, dict], dict] | None = None,
+        callback_on_step_end: Callable[[Any, int, torch.Tensor, dict], dict]
+        | PipelineCallback
+        | MultiPipelineCallbacks
+        | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006, as in every pipeline of diffusers
     ) -> ViLearnPipelineOutput | tuple:
         r"""
@@ -310,9 +316,10 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
                 Whether or not to return a [`ViLearnPipelineOutput`] instead of a plain tuple.
             attention_kwargs (`dict`, *optional*):
                 Passed along to the attention processors of the transformer.
-            callback_on_step_end (`Callable`, *optional*):
+            callback_on_step_end (`Callable`, `PipelineCallback` or `MultiPipelineCallbacks`, *optional*):
                 Called at the end of each denoising step as `callback_on_step_end(self, step, timestep,
-                callback_kwargs)`; returns a dictionary with the tensors to go on with.
+                callback_kwargs)`; returns a dictionary with the tensors to go on with. The latter two name their
+                tensors themselves.
             callback_on_step_end_tensor_inputs (`list`, *optional*, defaults to `["latents"]`):
                 The tensors `callback_kwargs` holds, out of `._callback_tensor_inputs` of the pipeline class.
 
@@ -322,6 +329,9 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
             [`ViLearnPipelineOutput`] or `tuple`: [`ViLearnPipelineOutput`] if `return_dict` is True, otherwise a
             `tuple` whose first element is the list of meshes (or the tensor, see `output_type`).
         """
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+
         # 1. Check the inputs and fill in the checkpoint's defaults
         self.check_inputs(
             image,
@@ -378,8 +388,10 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
                     if self.do_classifier_free_guidance:
                         model_input = torch.cat([latents, latents])
                         condition = torch.cat([torch.zeros_like(image_embeds), image_embeds])
+                    # a callback may end the guidance: each of both has its own state in the caches
+                    context = "guided" if self.do_classifier_free_guidance else "conditional"
                     velocity = predict_velocity(
-                        self.transformer, model_input, condition, t, visible_mask, self.attention_kwargs, "guided"
+                        self.transformer, model_input, condition, t, visible_mask, self.attention_kwargs, context
                     )
                     if self.do_classifier_free_guidance:
                         unconditional, conditional = velocity.chunk(2)

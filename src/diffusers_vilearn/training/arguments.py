@@ -76,7 +76,9 @@ def add_common_arguments(parser: argparse.ArgumentParser, learning_rate: float) 
     reports.add_argument("--logging_dir", default="logs")
     reports.add_argument("--validation_steps", type=int, default=1000, help="Steps between two validations.")
     reports.add_argument("--logging_steps", type=int, default=50, help="Steps that one line of the log averages.")
-    reports.add_argument("--report_to", default="none", help="tensorboard, wandb, trackio, all or none.")
+    reports.add_argument(
+        "--report_to", default="none", choices=["tensorboard", "wandb", "trackio", "all", "none"], help="Trackers."
+    )
     reports.add_argument("--push_to_hub", **FLAG, help="Publish the result with its card.")
     reports.add_argument("--hub_model_id", help="Repository on the Hub; default: the name of --output_dir.")
     reports.add_argument("--hub_token", help="Rather log in with `hf auth login`.")

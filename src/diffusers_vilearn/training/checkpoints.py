@@ -219,8 +219,10 @@ def save_models_by_name(
                 plain.load_state_dict(saved.state_dict())
                 models.remove(model)
         if ema is not None:
-            device = ema.shadow_params[0].device
-            saved = EMAModel.from_pretrained(Path(folder) / f"{first_name}_ema", model_cls=first_class)
+            average, device = Path(folder) / f"{first_name}_ema", ema.shadow_params[0].device
+            if not average.is_dir():
+                raise ValueError(f"{folder} holds no average of the weights: it was made without `--use_ema`.")
+            saved = EMAModel.from_pretrained(average, model_cls=first_class)
             ema.load_state_dict(saved.state_dict())
             ema.to(device)
 

@@ -119,6 +119,8 @@ def make_transformer(
         measured = {"visible_fraction": visible_fraction} if args.rank is None else {}
         return _take_up(args, models, frame, dtype, chosen | measured)
     # The command line wins over the file of `--config`, where `transformer` stands.
+    if not isinstance(args.transformer, dict | None):
+        raise ValueError(f"`transformer` in the `--config` file must map names to values, not {args.transformer!r}.")
     given = args.transformer is None or args.transformer_config is not None
     config = _read_config(args.transformer_config) if given else args.transformer
     config = {
@@ -129,7 +131,10 @@ def make_transformer(
         "visible_fraction": visible_fraction,
         "frame": frame,
     }
-    transformer = ViLearnTransformer3DModel(**config)
+    try:
+        transformer = ViLearnTransformer3DModel(**config)
+    except TypeError as error:
+        raise ValueError(f"The configuration is not one of a ViLearnTransformer3DModel: {error}.") from error
     # Some encodings draw weights of their own first. Runs that differ in the encoding start from the same others.
     torch.manual_seed(args.seed)
     others = ViLearnTransformer3DModel(**{**config, "visibility_encoding": "none"})
@@ -173,7 +178,10 @@ def _read_config(path: str | None) -> dict:
             " pass `--pretrained_model_name_or_path`."
         )
     text = Path(path).read_text(encoding="utf-8")
-    return json.loads(text) if Path(path).suffix == ".json" else yaml.safe_load(text)
+    config = json.loads(text) if Path(path).suffix == ".json" else yaml.safe_load(text)
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must map names of arguments to values, but is a {type(config).__name__}.")
+    return config
 
 
 def add_lora(transformer: ViLearnTransformer3DModel, rank: int, alpha: int | None) -> None:

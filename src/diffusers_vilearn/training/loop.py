@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ..files import append_json_line
 from .checkpoints import Progress, resume_from, save_checkpoint
-from .run import Interruption, check_step, rewind_logs
+from .run import Interruption, check_step, note_options, rewind_logs
 from .stream import UnreadableRows, make_loader, samples_per_step, to_device
 
 LossFunction = Callable[[dict], tuple[torch.Tensor, dict[str, torch.Tensor]]]
@@ -89,6 +89,7 @@ class TrainingLoop:
         scheduler.last_epoch = scheduler.last_epoch * self.accelerator.num_processes // self.progress.num_processes
         if self.accelerator.is_main_process:
             rewind_logs(self.output_dir, self.progress.step)
+            note_options(self.args, self.accelerator, self.progress.step)
         self.accelerator.wait_for_everyone()
 
     def steps(

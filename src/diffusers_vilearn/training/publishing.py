@@ -73,6 +73,7 @@ def describe_run(args: argparse.Namespace, schedule: Schedule, transformer) -> d
         "learning_rate": args.learning_rate,
         "condition_dropout": args.condition_dropout,
         "seed": args.seed,
+        "ema": args.use_ema,
         "command": _command(args),
     }
 

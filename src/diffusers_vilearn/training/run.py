@@ -3,12 +3,14 @@
 """A run of a trainer: its accelerator, its optimiser, and how it stops: asked to, or at a loss that is no number."""
 
 import argparse
+import json
 import signal
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import (
     DistributedType,
     FullyShardedDataParallelPlugin,
@@ -18,16 +20,29 @@ from accelerate.utils import (
 )
 from diffusers.optimization import get_scheduler
 
-from ..files import append_json_line, drop_json_lines
+from ..files import append_json_line, drop_json_lines, read_json_lines
 from .checkpoints import list_checkpoints, tidy_checkpoints
 
-LOGS = ("train_log.jsonl", "validation_log.jsonl", "samples/scores.jsonl")
+OPTIONS_LOG = "options.jsonl"
+LOGS = ("train_log.jsonl", "validation_log.jsonl", "samples/scores.jsonl", OPTIONS_LOG)
+# Arguments that change where and how a run is watched and kept, but not its weights; the token is nobody's business.
+WATCHING = {
+    *("config", "output_dir", "cache_dir", "dataloader_num_workers", "max_unreadable_rows", "logging_dir"),
+    *("checkpointing_steps", "checkpoints_total_limit", "resume_from_checkpoint", "logging_steps", "report_to"),
+    *("push_to_hub", "hub_model_id", "hub_token"),
+    *("gradient_checkpointing", "offload_ema", "foreach_ema", "torch_compile"),
+    *("validation_steps", "validation_split", "validation_inference_steps", "validation_guidance_scale"),
+    *("validation_resolution", "num_validation_images"),
+}
 
 
 def start_accelerator(args: argparse.Namespace) -> Accelerator:
     """The accelerator that the common arguments describe; makes the output folder and seeds the run."""
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
+    # accelerate itself would only leave it out.
+    if args.report_to not in ("none", "all", *(tracker.value for tracker in get_available_trackers())):
+        raise ImportError(f"`--report_to {args.report_to}` needs `pip install {args.report_to}`.")
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         # as a plugin: of the environment, where DeepSpeed's configuration has "auto", accelerate would read a number
@@ -176,11 +191,30 @@ def describe_last_checkpoint(output_dir: str | Path) -> str:
 
 
 def log_validation(accelerator: Accelerator, output_dir: str | Path, step: int, results: dict[str, float]) -> None:
-    """Tell the trackers, the user and `validation_log.jsonl`."""
+    """Tell the trackers, the user and `validation_log.jsonl`, if there is anything to tell."""
+    if not results:
+        return
     accelerator.log({f"validation/{name}": value for name, value in results.items()}, step=step)
     accelerator.print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in results.items()))
     if accelerator.is_main_process:
         append_json_line(Path(output_dir) / "validation_log.jsonl", {"step": step, **results})
+
+
+def note_options(args: argparse.Namespace, accelerator: Accelerator, step: int) -> None:
+    """Write what the run goes on with after `step` steps to `options.jsonl`, and tell the user what was otherwise
+    before; by the main process alone."""
+    path = Path(args.output_dir) / OPTIONS_LOG
+    options = {name: value for name, value in vars(args).items() if name not in WATCHING}
+    # As they read once written.
+    options = json.loads(json.dumps(options, default=str))
+    known = read_json_lines(path)
+    before = known[-1] if known else options
+    changed = [name for name, value in options.items() if before.get(name) != value]
+    if changed:
+        words = (f"`--{name} {options[name]}`, was {before.get(name)}" for name in changed)
+        accelerator.print(f"The run goes on with other options than before: {'; '.join(words)}.")
+    if changed or not known:
+        append_json_line(path, {"step": step, **options})
 
 
 def rewind_logs(output_dir: str | Path, step: int) -> None:
