@@ -3,6 +3,7 @@
 """Cards say what the folder and the publisher say, and admit what nobody said."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from diffusers_vilearn.cards import (
 )
 from diffusers_vilearn.cli import app
 from diffusers_vilearn.custom_code import add_custom_code
+from diffusers_vilearn.files import LORA_WEIGHTS, saved_index
+from diffusers_vilearn.hub import ensure_card, publish_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,7 +62,7 @@ def test_a_card_without_facts_admits_it(saved, pipe):
 def test_facts_and_figures_are_in_every_card(saved, tmp_path, template):
     facts = dict.fromkeys(FACTS, "said so") | {"data_sources": ["some chairs"], "training": ["some steps"]}
     facts |= {"pictures": [{"path": "a.png", "caption": "A sheet"}], "datasets": ["me/data"], "min_votes": 1}
-    facts |= {"example": "b.png"}
+    facts |= {"example": "b.png", "num_heldout": 3}
     for name in ("a.png", "b.png"):
         (saved / name).touch()
     scores = {"generation": {"iou": {"mean": 0.123456}}}
@@ -138,7 +141,18 @@ def test_the_dual_cloud_is_in_the_example(tmp_path):
         ({"facts": {"licence": "x"}}, "`facts` has licence; it may have title, license"),
         ({"facts": {"example": "a.png"}}, "names the picture 'a.png'"),
         ({"facts": {"example": "../there.png"}}, "names the picture '../there.png'"),
-        ({"template": "huge"}, "`template` is 'huge'; it may be base, dataset, large"),
+        ({"facts": ["mit"]}, r"`facts` must be an object such as {\"license\": \"mit\"}, but is \['mit'\]"),
+        ({"facts": {"data_sources": "my meshes"}}, "`data_sources` in `facts` must be a list of texts .*'my meshes'"),
+        ({"facts": {"datasets": [1]}}, "`datasets` in `facts` must be a list of texts"),
+        ({"facts": {"pictures": ["a.png"]}}, r'`pictures` in `facts` must be a list of {"path": ..., "caption"'),
+        ({"facts": {"pictures": [{"path": "a.png"}]}}, "`pictures` in `facts` must be a list of"),
+        ({"facts": {"num_heldout": "many"}}, "`num_heldout` in `facts` must be a whole number"),
+        ({"facts": {"min_votes": True}}, "`min_votes` in `facts` must be text or a whole number"),
+        ({"facts": {"title": 1}}, r"`title` in `facts` must be text \(heading of the card\), but is 1"),
+        *(
+            ({"template": name}, f"`template` is '{name}'; for this checkpoint it may be base, small, large, tiny, or")
+            for name in ("huge", "dataset", "run", "vae_run", "vae", "nowhere.md")
+        ),
         ({"evaluation": "nowhere"}, "`evaluation` is 'nowhere'"),
     ],
 )
@@ -147,6 +161,28 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(saved, options, mes
     with pytest.raises(ValueError, match=message):
         write_checkpoint_card(saved, **options)
     assert not (saved / "README.md").exists()
+
+
+@pytest.mark.parametrize("template", ["small", "base"])
+def test_the_card_of_a_lone_vae_is_no_pipelines(saved, template):
+    with pytest.raises(ValueError, match=f"`template` is '{template}'; for a lone VAE it may be vae, or the path"):
+        write_checkpoint_card(saved / "vae", template=template)
+    assert "A VecSet VAE" in write_checkpoint_card(saved / "vae", template="vae").read_text()
+
+
+def test_a_checkpoint_may_have_a_template_of_its_own(saved, tmp_path):
+    (tmp_path / "mine.md").write_text('{% extends "base.md" %}{% block limits %}None known.{% endblock %}')
+    assert "None known." in write_checkpoint_card(saved, template=str(tmp_path / "mine.md")).read_text()
+
+
+def test_facts_that_are_null_are_left_out(saved):
+    card = write_checkpoint_card(saved, dict.fromkeys(FACTS)).read_text()
+    assert card == write_checkpoint_card(saved).read_text()
+
+
+def test_an_unknown_template(tmp_path):
+    with pytest.raises(ValueError, match="`template` is 'huge'; it may be base, dataset, large"):
+        write_model_card(tmp_path, "huge")
 
 
 def test_another_template_may_extend_ours(tmp_path):
@@ -165,13 +201,84 @@ def test_only_the_names_of_a_run_are_readdressed(tmp_path):
 
 
 def test_a_folder_without_a_checkpoint(tmp_path):
-    with pytest.raises(ValueError, match="must hold a saved pipeline or model"):
+    with pytest.raises(ValueError, match=f"must hold a saved pipeline or model, but '{tmp_path}' holds none.$"):
         write_checkpoint_card(tmp_path)
+    with pytest.raises(ValueError, match="but there is no folder 'nowhere'"):
+        write_checkpoint_card("nowhere")
+
+
+def test_what_lies_in_a_folder_instead_of_a_checkpoint_is_named(saved):
+    (saved / "model_index.json").unlink()
+    expected = f"'{saved}' holds none; did you mean {saved / 'transformer'} or {saved / 'vae'}\\?$"
+    with pytest.raises(ValueError, match=expected):
+        saved_index(saved)
+    with pytest.raises(ValueError, match=r"holds none\.$"):
+        saved_index(saved / "image_encoder")
+    (saved / LORA_WEIGHTS).touch()
+    with pytest.raises(ValueError, match="holds LoRA layers"):
+        saved_index(saved)
+
+
+def publish(*args):
+    return CliRunner().invoke(app, ["publish", *map(str, args)])
+
+
+def test_a_card_is_kept_unless_another_is_asked_for(saved, tmp_path):
+    assert f"{saved / 'README.md'}: written" in publish(saved).output
+    (saved / "README.md").write_text("mine")
+    assert f"{saved / 'README.md'}: kept" in publish(saved).output
+    assert (saved / "README.md").read_text() == "mine"
+    (tmp_path / "facts.json").write_text(json.dumps({"data_sources": ["some chairs"]}))
+    assert "written" in publish(saved, "--facts", tmp_path / "facts.json").output
+    assert "- some chairs" in (saved / "README.md").read_text()
+    assert "kept" in publish(saved).output and "- some chairs" in (saved / "README.md").read_text()
+    assert "written" in publish(saved, "--template", "base").output
+    assert "- some chairs" not in (saved / "README.md").read_text()
+
+
+def test_a_card_alone_is_no_checkpoint(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    assert "holds none" in str(publish(tmp_path).exception)
+
+
+@pytest.mark.parametrize("option", ["--self-contained", "--private"])
+def test_options_of_a_repository_need_one(saved, option):
+    assert f"{option} needs a repository id" in str(publish(saved, option).exception)
+    assert not (saved / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{", "facts.json' is no readable JSON: "),
+        ("[]", "facts.json' must be an object such as"),
+        ('{"training": "long"}', "`training` in '.*facts.json' must be a list of texts .*, but is 'long'"),
+        ('{"licence": "mit"}', "facts.json' has licence; it may have title"),
+    ],
+)
+def test_a_file_of_facts_that_cannot_be_used_is_named(saved, tmp_path, content, message):
+    (tmp_path / "facts.json").write_text(content)
+    error = publish(saved, "--facts", tmp_path / "facts.json").exception
+    assert isinstance(error, ValueError) and re.search(message, str(error))
+    assert not (saved / "README.md").exists() and not (saved / "example.png").exists()
+
+
+def test_lora_layers_have_the_card_of_their_run(tmp_path):
+    (tmp_path / LORA_WEIGHTS).touch()
+    with pytest.raises(ValueError, match=r"README\.md beside them, .*: there is none"):
+        publish_checkpoint(tmp_path, "me/lora")
+    (tmp_path / "README.md").write_text("mine")
+    assert ensure_card(tmp_path) is False
+    with pytest.raises(ValueError, match="are not for them"):
+        ensure_card(tmp_path, template="base")
+    with pytest.raises(ValueError, match="LoRA layers have no code"):
+        publish_checkpoint(tmp_path, "me/lora", self_contained=True)
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_the_command_writes_card_and_example(saved, tmp_path):
     (tmp_path / "facts.json").write_text(json.dumps({"license": "cc0-1.0"}))
-    result = CliRunner().invoke(app, ["publish", str(saved), "--facts", str(tmp_path / "facts.json")])
+    result = publish(saved, "--facts", tmp_path / "facts.json")
     assert result.exit_code == 0, result.output
     data = front_matter((saved / "README.md").read_text())
     assert data["license"] == "cc0-1.0" and data["widget"][0]["src"] == "example.png"

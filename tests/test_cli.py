@@ -11,9 +11,11 @@ from importlib.metadata import version
 import pytest
 import torch
 import trimesh
+from huggingface_hub import constants
 from PIL import Image
 
 from diffusers_vilearn.cli import DEFAULT_CHECKPOINT, main
+from diffusers_vilearn.files import LORA_WEIGHTS
 
 
 @pytest.fixture
@@ -107,6 +109,38 @@ def test_bad_input_is_one_line_and_writes_nothing(cli, workplace, args, message)
     (line,) = [line for line in err.splitlines() if line.startswith("Error:")]
     assert message in line and "Traceback" not in err
     assert not (workplace / "a.glb").exists() and not (workplace / "a.xyz").exists()
+
+
+@pytest.mark.parametrize("checkpoint", ["no/such/folder", "../nowhere", "user/nowhere", "nowhere"])
+def test_a_checkpoint_that_is_nowhere(cli, workplace, monkeypatch, checkpoint):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    code, _, err = cli("generate", "chair.png", "-o", "a.glb", "--checkpoint", checkpoint)
+    assert code == 1
+    assert err.splitlines()[-1] == (
+        f"Error: there is no folder '{checkpoint}', and no such pipeline could be reached on the Hub."
+    )
+
+
+def test_a_folder_that_is_no_pipeline(cli, workplace):
+    (workplace / "lora").mkdir()
+    (workplace / "lora" / LORA_WEIGHTS).touch()
+    for name, what in (
+        (f"{DEFAULT_CHECKPOINT}/vae", "a VecSetVAE."),
+        (f"{DEFAULT_CHECKPOINT}/transformer", "a ViLearnTransformer3DModel."),
+        ("lora", "LoRA layers."),
+        ("checkpoints", f"none; did you mean {DEFAULT_CHECKPOINT}?"),
+    ):
+        code, _, err = cli("generate", "chair.png", "-o", "a.glb", "--checkpoint", name)
+        line = err.splitlines()[-1]
+        assert code == 1 and line == f"Error: --checkpoint needs a pipeline, but '{name}' holds {what}"
+
+
+def test_a_shape_without_a_surface_is_told_without_options_of_python(cli, workplace, pipe):
+    with torch.no_grad():
+        pipe.vae.geometry.proj_out.bias -= 1000
+    pipe.save_pretrained("empty")
+    code, _, err = cli("generate", "chair.png", "-o", "a.glb", "--checkpoint", "empty", *QUICK)
+    assert code == 1 and "has no mesh" in err and "output_type" not in err
 
 
 @pytest.mark.parametrize("option, value", [("--resolution", 4), ("--guidance-scale", -1), ("--steps", 0)])

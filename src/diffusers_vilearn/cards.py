@@ -30,7 +30,7 @@ HUB_LICENCES = {
     *("lgpl", "lgpl-2.1", "lgpl-3.0", "mpl-2.0", "unlicense"),
 }
 # What a card says of the code that it takes to load the checkpoint.
-NEEDS_PACKAGE = "It needs the package diffusers-vilearn."
+NEEDS_PACKAGE = "It needs the package diffusers-vilearn: `pip install -e .` in a copy of its repository."
 HAS_CODE = (
     "Its code lies beside the weights: `pip install torch diffusers transformers accelerate trimesh libigl`. Read it"
     " before you trust it."
@@ -41,24 +41,35 @@ _LOADERS = {
     "ViLearnTransformer3DModel": "AutoModel",
     "VecSetVAE": "AutoModel",
 }
-# What only the publisher knows. All may be left out; the card then says so.
-FACTS = {
-    "title": "heading of the card",
-    "license": "of the weights, as the Hub spells it, such as apache-2.0",
-    "base_model": "Hub id of what was fine-tuned",
-    "datasets": "Hub ids of the training data",
-    "data_sources": "lines: what it was trained on, with licences",
-    "training": "lines: steps, batch, optimiser, hardware, time",
-    "command": "the training command",
-    "protocol": "how the figures were measured",
-    "image_encoder": "which one, and its licence",
-    "min_votes": "votes that made a token visible",
-    "creators": "Markdown: who made the training meshes",
-    "pictures": "list of {path, caption}; paths in the folder",
-    "example": "path in the folder of the picture that the widget shows",
-    "num_heldout": "objects the figures are measured on",
-    "heldout_sources": "where those are from",
+# Types of facts, as an error names them, and what tells them.
+_FACT_TYPES = {
+    "text": lambda value: isinstance(value, str),
+    "a whole number": lambda value: type(value) is int,
+    "text or a whole number": lambda value: type(value) in (str, int),
+    "a list of texts": lambda value: isinstance(value, list) and all(isinstance(line, str) for line in value),
+    'a list of {"path": ..., "caption": ...}': lambda value: isinstance(value, list) and all(map(_is_picture, value)),
 }
+# What only the publisher knows, and of which type. All may be left out; the card then says so.
+FACTS = {
+    "title": ("text", "heading of the card"),
+    "license": ("text", "of the weights, as the Hub spells it, such as apache-2.0"),
+    "base_model": ("text", "Hub id of what was fine-tuned"),
+    "datasets": ("a list of texts", "Hub ids of the training data"),
+    "data_sources": ("a list of texts", "lines on what it was trained on, with licences"),
+    "training": ("a list of texts", "lines on steps, batch, optimiser, hardware, time"),
+    "command": ("text", "the training command"),
+    "protocol": ("text", "how the figures were measured"),
+    "image_encoder": ("text", "which one, and its licence"),
+    "min_votes": ("text or a whole number", "votes that made a token visible"),
+    "creators": ("text", "Markdown on who made the training meshes"),
+    "pictures": ('a list of {"path": ..., "caption": ...}', "both texts, the path one in the folder"),
+    "example": ("text", "path in the folder of the picture that the widget shows"),
+    "num_heldout": ("a whole number", "objects the figures are measured on"),
+    "heldout_sources": ("text", "where those are from"),
+}
+# Of the templates, those of a lone VAE's card and of all other checkpoints'.
+VAE_TEMPLATES = ("vae",)
+PIPELINE_TEMPLATES = ("base", "small", "large", "tiny")
 
 
 def write_model_card(folder: str | Path, template: str | Path, **values) -> Path:
@@ -87,13 +98,14 @@ def write_checkpoint_card(
         folder (`str` or `Path`): written by `save_pretrained`; only configurations and headers are read.
         facts (`dict`, *optional*): see `FACTS`.
         evaluation (`str` or `Path`, *optional*): folder written by `training/evaluate.py`.
-        template (`str`, *optional*): base, vae, small, large or tiny; chosen by the model otherwise.
+        template (`str`, *optional*): base, small, large or tiny, of a lone VAE vae, or the path of another; chosen by
+            the model otherwise.
         repo_id (`str`, *optional*): where it will be loaded from; the folder, by its name, otherwise.
+
+    Raises:
+        ValueError: If the folder holds no checkpoint, or what is asked for does not fit it.
     """
-    folder, facts = Path(folder), dict(facts or {})
-    unknown = sorted(set(facts) - set(FACTS))
-    if unknown:
-        raise ValueError(f"`facts` has {', '.join(unknown)}; it may have {', '.join(FACTS)}.")
+    folder, facts = Path(folder), checked_facts(facts)
     for path in pictures_of(facts):
         if not leads_inside(path) or not (folder / path).is_file():
             raise ValueError(f"`facts` names the picture {path!r}, which is not in {str(folder)!r}.")
@@ -103,7 +115,49 @@ def write_checkpoint_card(
     if values["image_encoder"] and "image_encoder" in components:
         values["components"]["image_encoder"] += f": {values['image_encoder']}"
     values["title"] = values["title"] or (repo_id or folder.name).rpartition("/")[2]
-    return write_model_card(folder, template or _template_of(components), **values)
+    return write_model_card(folder, _template_of(components, template), **values)
+
+
+def read_facts(path: Path) -> dict:
+    """`FACTS` from a JSON file.
+
+    Raises:
+        ValueError: If it is no JSON, or no such facts.
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is no readable JSON: {error}") from error
+    return checked_facts(facts, repr(str(path)))
+
+
+def checked_facts(facts: dict | None, source: str = "`facts`") -> dict:
+    """A copy of `facts`; none is an empty one.
+
+    Args:
+        facts (`dict`, *optional*): see `FACTS`; a value may be None.
+        source (`str`): where they are from, for the error.
+
+    Raises:
+        ValueError: If they are no dictionary, or one is not in `FACTS` or of another type.
+    """
+    if facts is None:
+        return {}
+    if not isinstance(facts, dict):
+        raise ValueError(f'{source} must be an object such as {{"license": "mit"}}, but is {facts!r:.50}.')
+    unknown = sorted(set(facts) - set(FACTS))
+    if unknown:
+        raise ValueError(f"{source} has {', '.join(unknown)}; it may have {', '.join(FACTS)}.")
+    for name, value in facts.items():
+        kind, what = FACTS[name]
+        if value is not None and not _FACT_TYPES[kind](value):
+            raise ValueError(f"`{name}` in {source} must be {kind} ({what}), but is {value!r:.50}.")
+    return dict(facts)
+
+
+def _is_picture(value) -> bool:
+    named = isinstance(value, dict) and set(value) == {"path", "caption"}
+    return named and all(isinstance(text, str) for text in value.values())
 
 
 def pictures_of(facts: dict) -> list[str]:
@@ -169,7 +223,14 @@ def _licence_of(names: Iterable[str]) -> dict[str, str | list[str]]:
     return {"license": "other", "license_name": ", ".join(ids)}
 
 
-def readdress_card(folder: str | Path, names: Iterable[str], repo_id: str, *, has_code: bool = False) -> None:
+def readdress_card(
+    folder: str | Path,
+    names: Iterable[str],
+    repo_id: str,
+    *,
+    has_code: bool = False,
+    loader: str = "from_pretrained",
+) -> None:
     """Let the code of a run's card load the checkpoint from where it went.
 
     Args:
@@ -177,11 +238,12 @@ def readdress_card(folder: str | Path, names: Iterable[str], repo_id: str, *, ha
         names (`Iterable[str]`): that the card may call the checkpoint by.
         repo_id (`str`): to load instead.
         has_code (`bool`): whether the code lies beside the weights, and loading does not need the package.
+        loader (`str`): what the code loads it with; `load_lora_weights` of LoRA layers.
     """
     path = Path(folder) / "README.md"
     card = path.read_text(encoding="utf-8")
     for name in names:
-        card = card.replace(f'from_pretrained("{name}")', f'from_pretrained("{repo_id}")')
+        card = card.replace(f'{loader}("{name}")', f'{loader}("{repo_id}")')
         card = card.replace(f"prepare latents --vae {name}`", f"prepare latents --vae {repo_id}`")
     for own, general in _LOADERS.items() if has_code else ():
         loading = f'{own}.from_pretrained("{repo_id}")'
@@ -275,10 +337,20 @@ def _count_parameters(folder: Path) -> int:
     return max(totals.values(), default=0)
 
 
-def _template_of(components: dict[str, tuple[str, dict, int]]) -> str:
+def _template_of(components: dict[str, tuple[str, dict, int]], template: str | None = None) -> str:
+    """The template that is asked for, if it fits the components, or else theirs."""
     from .models.transformer_vilearn import VILEARN_LARGE, VILEARN_SMALL
 
-    if list(components) == ["vae"]:
+    is_vae = list(components) == ["vae"]
+    fitting = VAE_TEMPLATES if is_vae else PIPELINE_TEMPLATES
+    if template:
+        if template not in fitting and not (Path(template).suffix and Path(template).is_file()):
+            raise ValueError(
+                f"`template` is {str(template)!r}; for {'a lone VAE' if is_vae else 'this checkpoint'} it may be"
+                f" {', '.join(fitting)}, or the path of a template."
+            )
+        return template
+    if is_vae:
         return "vae"
     config = components["transformer"][1]
     for name, size in (("small", VILEARN_SMALL), ("large", VILEARN_LARGE)):

@@ -2,19 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: `diffusers-vilearn generate chair.png -o chair.glb`, `diffusers-vilearn prepare shapes …`."""
 
-import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import torch
+import trimesh
 import typer
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
+from .cards import read_facts
 from .conversion import VAE_SOURCES, convert_vae_checkpoint
+from .files import PIPELINE_INDEX, what_lies_in
 from .geometry.mesh import EXPORT_TYPES, export_mesh
-from .hub import publish_checkpoint, write_card_and_example
+from .hub import ensure_card, publish_checkpoint
 from .pipelines import ViLearnImageTo3DPipeline
 from .pipelines.preview import render_preview
 
@@ -78,7 +83,8 @@ def generate(
         _check_suffix("--preview", preview, PREVIEW_SUFFIXES)
     picture = _load_picture(image, remove_background)
     pipe = _load_pipeline(checkpoint, device)
-    mesh = pipe(
+    mesh = _generate_mesh(
+        pipe,
         picture,
         num_inference_steps=steps,
         num_tokens=num_tokens,
@@ -86,7 +92,7 @@ def generate(
         visible_fraction=visible_fraction,
         resolution=resolution,
         generator=torch.Generator().manual_seed(seed),
-    ).meshes[0]
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
     export_mesh(mesh, output)
     typer.echo(f"{output}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces")
@@ -106,27 +112,37 @@ def prepare(context: typer.Context):
 
 @app.command()
 def publish(
-    folder: Annotated[Path, typer.Argument(help="Saved pipeline or model, as training scripts write it.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Saved pipeline, model or LoRA layers, as training scripts write them.")
+    ],
     repo_id: Annotated[
-        str | None, typer.Argument(help="user/name on the Hub; without it only the card is written.")
+        str | None, typer.Argument(help="user/name on the Hub; without it nothing is uploaded.")
     ] = None,
     facts: Annotated[
         Path | None, typer.Option(help="JSON: data, licences, training command; what only you know.")
     ] = None,
     evaluation: Annotated[Path | None, typer.Option(help="Folder written by training/evaluate.py.")] = None,
-    template: Annotated[str | None, typer.Option(help="Card: base, vae, small, large or tiny.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Card: base, small, large or tiny, of a lone VAE vae, or a path.")
+    ] = None,
     self_contained: Annotated[
         bool,
         typer.Option("--self-contained", help="Put the code beside the weights; then needs trust_remote_code."),
     ] = False,
     private: Annotated[bool, typer.Option("--private", help="If the repository is made.")] = False,
 ):
-    """Upload a checkpoint with its model card; run it again to resume."""
-    known = json.loads(facts.read_text(encoding="utf-8")) if facts is not None else None
+    """Upload a checkpoint with its model card; run it again to resume.
+
+    A README.md that is there is kept unless --facts, --evaluation or --template ask for a new one.
+    """
+    if repo_id is None and (self_contained or private):
+        option = "--self-contained" if self_contained else "--private"
+        raise ValueError(f"{option} needs a repository id, user/name on the Hub, after the folder.")
+    known = read_facts(facts) if facts is not None else None
     options = {"evaluation": evaluation, "template": template}
     if repo_id is None:
-        write_card_and_example(folder, known, **options)
-        typer.echo(f"{folder / 'README.md'}")
+        written = ensure_card(folder, known, **options)
+        typer.echo(f"{folder / 'README.md'}: {'written' if written else 'kept'}")
     else:
         typer.echo(
             publish_checkpoint(folder, repo_id, known, self_contained=self_contained, private=private, **options)
@@ -177,12 +193,39 @@ def _load_picture(path: Path, remove_background: bool) -> Image.Image:
 def _load_pipeline(checkpoint: str, device: str | None) -> ViLearnImageTo3DPipeline:
     if checkpoint == DEFAULT_CHECKPOINT and not Path(checkpoint).is_dir():
         raise ValueError(f"there is no folder {checkpoint!r} here; name the pipeline to use with --checkpoint.")
-    pipe = ViLearnImageTo3DPipeline.from_pretrained(checkpoint)
+    pipe = _load_from_folder(checkpoint) if Path(checkpoint).is_dir() else _load_from_hub(checkpoint)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return pipe.to(device)
     except (RuntimeError, AssertionError) as error:  # both are how torch refuses a device
         raise ValueError(f"--device {device!r} cannot be used: {error}") from error
+
+
+def _load_from_folder(folder: str) -> ViLearnImageTo3DPipeline:
+    if not Path(folder, PIPELINE_INDEX).is_file():
+        raise ValueError(f"--checkpoint needs a pipeline, but {what_lies_in(Path(folder), (PIPELINE_INDEX,))}")
+    return ViLearnImageTo3DPipeline.from_pretrained(folder)
+
+
+def _load_from_hub(repo_id: str) -> ViLearnImageTo3DPipeline:
+    try:
+        validate_repo_id(repo_id)
+        return ViLearnImageTo3DPipeline.from_pretrained(repo_id)
+    except (HFValidationError, OSError) as error:
+        # where the index came, it is a file of the pipeline that did not
+        if isinstance(error, OSError) and isinstance(try_to_load_from_cache(repo_id, PIPELINE_INDEX), str):
+            raise
+        raise ValueError(
+            f"there is no folder {repo_id!r}, and no such pipeline could be reached on the Hub."
+        ) from error
+
+
+def _generate_mesh(pipe: ViLearnImageTo3DPipeline, *args, **kwargs) -> trimesh.Trimesh:
+    try:
+        return pipe(*args, **kwargs).meshes[0]
+    except ValueError as error:
+        # what comes after is an argument that the command does not have
+        raise ValueError(str(error).partition(" `output_type=")[0]) from error
 
 
 def main():

@@ -10,6 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# What `save_pretrained` leaves at the top of a pipeline and of a model, and `save_lora_weights` of LoRA layers.
+PIPELINE_INDEX = "model_index.json"
+INDICES = (PIPELINE_INDEX, "config.json")
+LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -49,11 +54,40 @@ def sync_folder(folder: Path) -> None:
 
 
 def saved_index(folder: Path) -> Path:
-    """What `save_pretrained` leaves at the top: `model_index.json` of a pipeline, `config.json` of a model."""
-    for path in (folder / "model_index.json", folder / "config.json"):
-        if path.is_file():
+    """What `save_pretrained` leaves at the top: `model_index.json` of a pipeline, `config.json` of a model.
+
+    Raises:
+        ValueError: If there is neither; it says what lies there instead.
+    """
+    for path in (folder / name for name in INDICES):
+        if _class_name(path) is not None:
             return path
-    raise ValueError(f"`folder` must hold a saved pipeline or model, but {str(folder)!r} does not.")
+    raise ValueError(f"`folder` must hold a saved pipeline or model, but {what_lies_in(folder)}")
+
+
+def holds_lora(folder: Path) -> bool:
+    """Whether a folder holds LoRA layers, and no pipeline or model of which they are a part."""
+    return (folder / LORA_WEIGHTS).is_file() and not any((folder / name).is_file() for name in INDICES)
+
+
+def what_lies_in(folder: Path, wanted: tuple[str, ...] = INDICES) -> str:
+    """The end of an error's sentence: what a folder holds instead of a file of `wanted`, and which folders in it have
+    one."""
+    if not folder.is_dir():
+        return f"there is no folder {str(folder)!r}."
+    model = _class_name(folder / "config.json")
+    held = "LoRA layers" if holds_lora(folder) else f"a {model}" if model else "none"
+    nested = [str(path.parent) for name in wanted for path in sorted(folder.glob(f"*/{name}")) if _class_name(path)]
+    return f"{str(folder)!r} holds {held}" + (f"; did you mean {' or '.join(nested)}?" if nested else ".")
+
+
+def _class_name(index: Path) -> str | list | None:
+    """The class that a file of `INDICES` names; none where there is no such file, or it is another library's."""
+    try:
+        values = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values.get("_class_name") if isinstance(values, dict) else None
 
 
 def append_json_line(path: Path, record: dict) -> None:

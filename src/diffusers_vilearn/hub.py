@@ -10,6 +10,7 @@ from diffusers.utils import PushToHubMixin
 from huggingface_hub import HfApi
 
 from .cards import (
+    checked_facts,
     leads_inside,
     pictures_in,
     pictures_of,
@@ -18,10 +19,11 @@ from .cards import (
     write_dataset_card,
     write_model_card,
 )
-from .files import saved_index
+from .files import holds_lora, saved_index
 
 __all__ = [
     "ModelCardMixin",
+    "ensure_card",
     "publish_checkpoint",
     "push_dataset",
     "write_card_and_example",
@@ -57,7 +59,7 @@ def write_card_and_example(folder: str | Path, facts: dict | None = None, **opti
     Args:
         folder, facts, options: as for `write_checkpoint_card`.
     """
-    facts, folder = dict(facts or {}), Path(folder)
+    facts, folder = checked_facts(facts), Path(folder)
     if "example" not in facts and (folder / "model_index.json").is_file():
         from .pipelines.preview import example_picture
 
@@ -65,6 +67,41 @@ def write_card_and_example(folder: str | Path, facts: dict | None = None, **opti
             example_picture().save(folder / "example.png")
         facts["example"] = "example.png"
     write_checkpoint_card(folder, facts, **options)
+
+
+def ensure_card(
+    folder: str | Path,
+    facts: dict | None = None,
+    *,
+    evaluation: str | Path | None = None,
+    template: str | None = None,
+    repo_id: str | None = None,
+) -> bool:
+    """See that a checkpoint has its `README.md`: what is there is kept unless `facts`, `evaluation` or `template` ask
+    for a new one. Returns whether one was written.
+
+    Args:
+        folder (`str` or `Path`): written by `save_pretrained`, or LoRA layers with the card that their run wrote.
+        facts, evaluation, template, repo_id: as for `write_checkpoint_card`.
+
+    Raises:
+        ValueError: If the folder holds no checkpoint, or LoRA layers for which a card would have to be made.
+    """
+    folder = Path(folder)
+    asked = bool(facts or evaluation or template)
+    has_card = (folder / "README.md").is_file()
+    if holds_lora(folder):
+        if asked or not has_card:
+            raise ValueError(
+                "LoRA layers are published with the README.md beside them, which training/train_vilearn.py writes: "
+                + ("`facts`, `evaluation` and `template` are not for them." if asked else "there is none.")
+            )
+        return False
+    saved_index(folder)
+    if has_card and not asked:
+        return False
+    write_card_and_example(folder, facts, evaluation=evaluation, template=template, repo_id=repo_id)
+    return True
 
 
 def publish_checkpoint(
@@ -77,45 +114,51 @@ def publish_checkpoint(
     self_contained: bool = False,
     private: bool = False,
 ) -> str:
-    """Upload a saved pipeline or model with its card; run it again to resume. Returns the address of the commit.
+    """Upload a saved pipeline, model or LoRA layers with the card; run it again to resume. Returns the address of the
+    commit.
 
-    Of a folder that a training script wrote, only what `from_pretrained` reads goes up, not checkpoints and logs. A
-    `README.md` in it is taken, its code loading `repo_id`, unless `facts`, `evaluation` or `template` ask for a new
-    one. The folder itself is not changed.
+    Of a folder that a training script wrote, only what loading reads goes up, not checkpoints and logs. A `README.md`
+    that `ensure_card` keeps goes up with its code loading `repo_id`. The folder itself is not changed.
 
     Args:
-        folder (`str` or `Path`): written by `save_pretrained`.
+        folder (`str` or `Path`): written by `save_pretrained`, or by a training run with `--rank`.
         repo_id (`str`): `user/name`; made if it is not there.
         facts, evaluation, template: of the card, see `write_checkpoint_card`.
         self_contained (`bool`): put the pipeline's code beside the weights: it then loads without this package, and
             always needs `trust_remote_code=True`.
         private (`bool`): of a repository that is made.
+
+    Raises:
+        ValueError: If the folder holds nothing to publish, or what is asked for does not fit it.
     """
     from .custom_code import add_custom_code
 
-    api = HfApi()
+    api, folder = HfApi(), Path(folder)
+    is_lora = holds_lora(folder)
+    if is_lora and self_contained:
+        raise ValueError("`self_contained` is for pipelines and models; LoRA layers have no code of their own.")
     with tempfile.TemporaryDirectory() as scratch:
-        staged = _stage(Path(folder), Path(scratch), facts or {})
+        staged = _stage(folder, Path(scratch), checked_facts(facts))
         if self_contained:
             add_custom_code(staged)
-        if facts or evaluation or template or not (staged / "README.md").is_file():
-            write_card_and_example(staged, facts, evaluation=evaluation, template=template, repo_id=repo_id)
-        else:
-            *_, parent, name = Path(folder).resolve().parts
+        if not ensure_card(staged, facts, evaluation=evaluation, template=template, repo_id=repo_id):
+            *_, parent, name = folder.resolve().parts
             # The VAE of a run lies in `vae` in its folder, and has the run's name.
-            readdress_card(staged, (f"{parent}/{name}", name, parent), repo_id, has_code=self_contained)
+            names = (f"{parent}/{name}", name, parent)
+            loader = "load_lora_weights" if is_lora else "from_pretrained"
+            readdress_card(staged, names, repo_id, has_code=self_contained, loader=loader)
         api.create_repo(repo_id, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repo_id, folder_path=staged, commit_message="Upload checkpoint"))
 
 
 def _stage(folder: Path, scratch: Path, facts: dict) -> Path:
-    """Links to what belongs to a checkpoint: files beside its index or configuration, components, the pictures of its
-    card and of `facts`.
+    """Links to what belongs to a checkpoint: files beside its index, configuration or LoRA layers, components, the
+    pictures of its card and of `facts`.
 
     Logs, which are JSON lines, and hidden files, which are unfinished, do not.
     """
-    index = saved_index(folder)
-    components = json.loads(index.read_text()) if index.name == "model_index.json" else {}
+    index = None if holds_lora(folder) else saved_index(folder)
+    components = json.loads(index.read_text()) if index and index.name == "model_index.json" else {}
     paths = {*folder.glob("*"), *(path for name in components for path in (folder / name).glob("*"))}
     pictures = (*pictures_in(folder / "README.md"), *pictures_of(facts))
     paths |= {folder / name for name in pictures if leads_inside(name)}

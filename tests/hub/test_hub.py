@@ -11,12 +11,14 @@ from pathlib import Path
 import datasets
 import pytest
 import yaml
-from environments import CHECKPOINT, run_python
+from environments import CHECKPOINT, PICTURE, run_python
 from PIL import Image
 from server import HubServer
 
+from diffusers_vilearn.cards import write_model_card
 from diffusers_vilearn.data.features import REJECT_FEATURES, latent_features
 from diffusers_vilearn.data.shards import write_shard
+from diffusers_vilearn.files import LORA_WEIGHTS
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 ENCODER = "image_encoder/model.safetensors"
@@ -285,3 +287,74 @@ def test_the_card_of_a_run_loads_what_was_published(hub, tmp_path, self_containe
     code = hub.files("user/own")["README.md"].decode()
     assert ("diffusers_vilearn" in code) != self_contained
     assert "ViLearnImageTo3DPipeline" in succeed(hub, tmp_path / "elsewhere", code + "print(type(pipe).__name__)")
+
+
+def test_the_lora_layers_of_a_run_go_up_with_its_card_and_come_back(hub, tmp_path):
+    # the run's folder lies in one that has the name of its base
+    folder = tmp_path / "base" / "lora"
+    folder.mkdir(parents=True)
+    succeed(hub, tmp_path, f"""
+        import torch
+        from peft import LoraConfig, get_peft_model_state_dict
+        from diffusers_vilearn import ViLearnImageTo3DPipeline
+        pipe = ViLearnImageTo3DPipeline.from_pretrained({str(CHECKPOINT)!r})
+        pipe.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False))
+        layers = get_peft_model_state_dict(pipe.transformer)
+        pipe.save_lora_weights({str(folder)!r}, transformer_lora_layers=layers)
+    """)  # fmt: skip
+    config = {"frame": "view", "visibility_encoding": "va_rope", "visible_fraction": 0.3, "parameters": "1M"}
+    run = {"dataset": "d", "seed": 0, "learning_rate": 1e-4, "condition_dropout": 0.1, "ema": False, "stages": []}
+    names = {"title": "lora", "repo_id": "lora", "base": "base", "lora_rank": 2, "command": "train"}
+    write_model_card(folder, "run", **config, **run, **names)
+    with open(folder / "README.md", "a") as card:
+        card.write("![samples](samples/a.png)\n")
+    for name in ("samples/a.png", "samples/b.png", "checkpoint-1/optimizer.bin", "train_log.jsonl"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    before = contents(folder)
+    said = succeed(hub, tmp_path, f"""
+        import sys
+        from diffusers_vilearn.cli import main
+        sys.argv = ["diffusers-vilearn", "publish", {str(folder)!r}, "user/lora"]
+        main()
+    """)  # fmt: skip
+    assert "user/lora" in said and contents(folder) == before
+    files = hub.files("user/lora")
+    assert set(files) - {".gitattributes"} == {LORA_WEIGHTS, "README.md", "samples/a.png"}
+    card = files["README.md"].decode()
+    assert 'pipe.load_lora_weights("user/lora")' in card and 'from_pretrained("base")' in card
+    said = succeed(hub, tmp_path / "elsewhere", f"""
+        import torch
+        from safetensors.torch import load_file
+        from diffusers_vilearn import ViLearnImageTo3DPipeline
+        pipe = ViLearnImageTo3DPipeline.from_pretrained({str(CHECKPOINT)!r})
+        pipe.load_lora_weights("user/lora")
+        had = load_file({str(folder / LORA_WEIGHTS)!r})
+        has = [value for name, value in pipe.transformer.state_dict().items() if "lora_" in name]
+        print(len(had) == len(has) > 0, all(any(torch.equal(one, value) for value in has) for one in had.values()))
+    """)  # fmt: skip
+    assert said.strip() == "True True"
+
+
+def test_the_command_says_what_the_hub_does_not_have(hub, tmp_path):
+    hub.add("user/vae", CHECKPOINT / "vae")
+    shutil.copytree(CHECKPOINT, tmp_path / "part", ignore=shutil.ignore_patterns("diffusion_pytorch_model.*"))
+    hub.add("user/part", tmp_path / "part")
+    code = f"""
+        import sys
+        from diffusers_vilearn.cli import main
+        for name in ("user/missing", "user/vae", "user/part"):
+            sys.argv = ["diffusers-vilearn", "generate", {str(PICTURE)!r}, "-o", "a.glb", "--checkpoint", name]
+            try:
+                main()
+            except SystemExit as end:
+                assert end.code == 1
+            else:
+                raise AssertionError
+    """
+    result = run(hub, tmp_path / "home", code)
+    assert result.returncode == 0, result.stderr
+    missing, vae, part = [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    assert missing == "Error: there is no folder 'user/missing', and no such pipeline could be reached on the Hub."
+    assert vae == missing.replace("missing", "vae")
+    assert "Error no file named diffusion_pytorch_model" in part
