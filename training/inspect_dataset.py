@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from diffusers_vilearn.data.loading import load_table
+from diffusers_vilearn.errors import refusals_in_one_line
 from diffusers_vilearn.geometry import Camera
 from diffusers_vilearn.pipelines.preview import contact_sheet
 
@@ -68,4 +69,5 @@ def main(args):
 
 if __name__ == "__main__":
     datasets.disable_progress_bars()
-    main(parse_args())
+    with refusals_in_one_line():
+        main(parse_args())

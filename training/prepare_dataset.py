@@ -8,4 +8,4 @@ python training/prepare_dataset.py --help
 from diffusers_vilearn.data.command import main
 
 if __name__ == "__main__":
-    main()
+    main(program="prepare_dataset.py")

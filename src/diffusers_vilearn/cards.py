@@ -183,8 +183,12 @@ def write_dataset_card(folder: str | Path, repo_id: str | None = None) -> Path:
         folder (`str` or `Path`): written by `prepare shapes`.
         repo_id (`str`, *optional*): where it will be loaded from; the folder otherwise.
     """
+    from .data.shards import rows_by_split
+
     folder = Path(folder)
-    tables = {path.name: _splits_of(path) for path in sorted(folder.iterdir()) if any(path.glob("*.parquet"))}
+    # `load_dataset` fails on a split without rows.
+    tables = {path.name: +rows_by_split(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+    tables = {table: splits for table, splits in tables.items() if splits}
     if "shapes" not in tables:
         raise ValueError(f"{folder} has no table `shapes`; `prepare shapes` writes it.")
     creators = defaultdict(set)
@@ -290,16 +294,6 @@ def _counts(table: Path, *columns: str) -> dict[tuple, int]:
     for file in sorted(table.glob("*.parquet")):
         rows = read_parquet(file, list(columns)).to_pylist()
         counts.update(tuple(row[column] for column in columns) for row in rows)
-    return counts
-
-
-def _splits_of(table: Path) -> dict[str, int]:
-    """Split -> number of rows of one table."""
-    import pyarrow.parquet as pq
-
-    counts = Counter()
-    for file in sorted(table.glob("*.parquet")):
-        counts[file.name.split("-")[0]] += pq.read_metadata(file).num_rows
     return counts
 
 

@@ -109,9 +109,10 @@ def _bomb() -> bytes:
 @pytest.fixture(scope="module")
 def objects(meshes, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("scan") / "objects.jsonl"
-    counts = scan_meshes(meshes, path, run, **SCAN)
-    assert counts["objects"] == 20 and counts["groups"] == 18
-    assert counts["train"] + counts["heldout"] == 20 and list(path.parent.iterdir()) == [path]
+    counts, unreadable = scan_meshes(meshes, path, run, **SCAN)
+    assert counts["objects"] == 20 and counts["groups"] == 18 and counts["unreadable"] == len(unreadable) == 9
+    assert counts["train"] + counts["heldout"] == 11 and list(path.parent.iterdir()) == [path]
+    assert ("test/broken.zip", "unreadable") in [(reject.uid, reject.reason) for reject in unreadable]
     return path
 
 
@@ -338,7 +339,7 @@ def test_a_wrong_list_of_objects_names_its_line(lines, message, tmp_path):
 
 
 def test_what_would_be_the_fault_of_every_object_is_raised_and_leaves_nothing(objects, meshes, tmp_path):
-    with pytest.raises(ValueError, match="nor any other of the first 20 objects; see `--root`"):
+    with pytest.raises(ValueError, match=r"the folder .*nowhere, nor any other of the first 20 objects; see `--"):
         build(objects, tmp_path / "nowhere", tmp_path / "data")
     with pytest.raises(ValueError, match="no object of tran, only heldout of test, train of test"):
         ObjectRecords(objects, splits=["tran"])
@@ -350,6 +351,12 @@ def test_what_would_be_the_fault_of_every_object_is_raised_and_leaves_nothing(ob
         scan_meshes(meshes, tmp_path / "list", None, **SCAN | {"heldout_fraction": 10})
     with pytest.raises(ValueError, match="source 'my-source' must be letters"):
         scan_meshes(meshes, tmp_path / "list", None, **SCAN | {"source": "my-source"})
+    with pytest.raises(ValueError, match=r"There is no folder .*/nowhere\.$"):
+        scan_meshes(tmp_path / "nowhere", tmp_path / "list", None, **SCAN)
+    with pytest.raises(ValueError, match=r"There is no folder .*/box\.ply, only a file of that name"):
+        scan_meshes(meshes / "box.ply", tmp_path / "list", None, **SCAN)
+    with pytest.raises(ValueError, match=r"There is no folder .*/nodir to write list to"):
+        scan_meshes(meshes, tmp_path / "nodir" / "list", None, **SCAN)
     assert not list(tmp_path.iterdir())
 
 
@@ -375,6 +382,7 @@ def test_a_renderer_that_is_not_installed_ends_the_command(objects, meshes, tmp_
         ({"near_deviations": (0.1, -0.1)}, "`near_deviations` is .*; it must be positive and finite"),
         ({"margin": 0.0}, "`margin` is 0.0; it must be positive and finite"),
         ({"roll": float("inf")}, "`roll` is inf; it must be finite"),
+        ({"renderer": "foo"}, "`renderer` is 'foo'; it must be one of embree, nvdiffrast"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

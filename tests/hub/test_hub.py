@@ -203,6 +203,8 @@ def test_a_dataset_goes_up_and_streams_back(hub, tmp_path, dataset):
     data = front_matter(files["README.md"].decode())
     assert (data["license"], data["license_name"]) == ("other", "cc-by-3.0-us, cc0-1.0")
     assert b'load_dataset("user/shapes"' in files["README.md"]
+    # It has no rows: `load_dataset` would fail on it.
+    assert "rejects" not in {config["config_name"] for config in data["configs"]}
     assert len(hub.repositories["datasets", "user/shapes"].commits) == 2, "the second time there was nothing to do"
     code = """
         import datasets, json

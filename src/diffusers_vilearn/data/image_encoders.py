@@ -2,10 +2,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image encoders from folders and the Hub: DINOv2, with or without registers, and whole."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import torch
 from transformers import AutoConfig, Dinov2Model, Dinov2WithRegistersModel
 
 IMAGE_ENCODERS = {"dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel}
+
+
+@contextmanager
+def named_if_absent(what: str, name: str) -> Iterator[None]:
+    """Raise a `ValueError` in one line where the block does not find the model `name`, a folder or Hub id."""
+    try:
+        yield
+    except OSError as error:
+        # What is wrong with the disk has a number.
+        if error.errno is not None or Path(name).is_dir():
+            raise
+        raise ValueError(
+            f"There is no folder {name!r}, and no {what} of that name could be reached on the Hub."
+        ) from error
 
 
 def load_image_encoder(name: str, *, variant: str | None = None, **options) -> Dinov2Model | Dinov2WithRegistersModel:
@@ -17,9 +35,11 @@ def load_image_encoder(name: str, *, variant: str | None = None, **options) -> D
         options: `subfolder`, `revision`, `cache_dir`.
 
     Raises:
-        ValueError: it is another kind of model, or lacks weights: transformers would draw these at random.
+        ValueError: it is not there, is another kind of model, or lacks weights: transformers would draw these at
+            random.
     """
-    kind = AutoConfig.from_pretrained(name, **options).model_type
+    with named_if_absent("image encoder", name):
+        kind = AutoConfig.from_pretrained(name, **options).model_type
     if kind not in IMAGE_ENCODERS:
         raise ValueError(f"The image encoder must be one of {', '.join(IMAGE_ENCODERS)}, but {name!r} is a {kind!r}.")
     encoder, info = IMAGE_ENCODERS[kind].from_pretrained(

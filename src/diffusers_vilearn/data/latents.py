@@ -17,18 +17,19 @@ from scipy.spatial import cKDTree
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor
 
-from ..files import remove_temporaries, write_atomically
+from ..files import remove_temporaries, what_lies_in, write_atomically
 from ..models import VecSetVAE
 from ..models.autoencoder_vecset import DiagonalGaussianDistribution
 from ..visibility import check_min_votes, group_visible_tokens
 from .clouds import sharp_cloud, surface_cloud, takes_sharp_points
 from .features import latent_features
 from .frames import object_to_frame, transform_points
-from .image_encoders import load_image_encoder
+from .image_encoders import load_image_encoder, named_if_absent
 from .images import patch_tokens, pixel_values, prepare_condition_image
+from .loading import no_objects
 from .preparation import object_rng
 from .shapes import TABLES
-from .shards import load_shard, locked, open_shard, shard_path
+from .shards import load_shard, locked, open_shard, rows_by_split, shard_path
 
 METADATA_FILE = "metadata.json"
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -98,6 +99,28 @@ def at_image_size(image_processor, image_size: int):
     return type(image_processor)(**{**image_processor.to_dict(), **sizes})
 
 
+def check_image_size(image_size: int, image_encoder) -> None:
+    """Raise `ValueError` unless a condition image of `image_size` pixels has a patch of the image encoder."""
+    patch_size = image_encoder.config.patch_size
+    if image_size < patch_size:
+        raise ValueError(
+            f"`image_size` is {image_size}; it must be at least the patch size of the image encoder, {patch_size}. A"
+            f" multiple of it, such as {16 * patch_size}, is seen whole."
+        )
+
+
+def load_vae(name: str) -> VecSetVAE:
+    """The `VecSetVAE` of a folder or Hub id.
+
+    Raises:
+        ValueError: there is none; of a folder that holds none it names the sub-folders that do.
+    """
+    if Path(name).is_dir() and not Path(name, "config.json").is_file():
+        raise ValueError(f"`vae` must be a VecSetVAE, but {what_lies_in(Path(name), ('config.json',))}")
+    with named_if_absent("VAE", name):
+        return VecSetVAE.from_pretrained(name)
+
+
 def preprocess_images(image_processor, images) -> torch.Tensor:
     """Pixel values (images, 3, size, size) of RGBA images, the object at its share of a white square."""
     size = image_processor.crop_size["height"]
@@ -128,6 +151,7 @@ class LatentEncoder:
         if mirror and vae.config.frame != "view":
             raise ValueError(f"`mirror` needs a VAE of the view frame, but this one's is {vae.config.frame!r}.")
         check_min_votes(min_votes)
+        check_image_size(image_processor.crop_size["height"], image_encoder)
         self.mirror = mirror
         self.vae = vae.eval()
         self.image_encoder = image_encoder.eval()
@@ -140,15 +164,11 @@ class LatentEncoder:
         cls, vae: str, image_encoder: str, *, device, image_size: int | None = None, **options
     ) -> "LatentEncoder":
         """Load both models from folders or Hub ids; `image_size` is the image processor's by default."""
+        encoder = load_image_encoder(image_encoder)
         processor = AutoImageProcessor.from_pretrained(image_encoder)
         if image_size is not None:
             processor = at_image_size(processor, image_size)
-        return cls(
-            VecSetVAE.from_pretrained(vae).to(device),
-            load_image_encoder(image_encoder).to(device),
-            processor,
-            **options,
-        )
+        return cls(load_vae(vae).to(device), encoder.to(device), processor, **options)
 
     @property
     def features(self) -> datasets.Features:
@@ -291,7 +311,7 @@ def anchors_in_view(anchors: np.ndarray, visible_points: np.ndarray) -> np.ndarr
 
 def encode_dataset(
     encoder: LatentEncoder, dataset: Path, tables: dict[str, int], *, splits: list[str], batch_size: int
-) -> None:
+) -> dict[str, int]:
     """Write the shards of latents tables that are not there yet.
 
     Args:
@@ -301,18 +321,18 @@ def encode_dataset(
         splits (`list[str]`): whose shards.
         batch_size (`int`): views at a time.
 
+    Returns:
+        `dict[str, int]`: rows that each table has of these splits.
+
     Raises:
-        ValueError: `batch_size` is below 1, a table has the name of another kind or was made otherwise, a split has no
-            shapes, or another process is writing to a table.
+        ValueError: `batch_size` is below 1, a table has the name of another kind or was made otherwise, there is no
+            such dataset, a split has no shapes, or another process is writing to a table.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` is {batch_size}; it must be at least 1.")
     if wrong := [table for table in tables if table in (*TABLES, "..") or Path(table).name != table]:
         raise ValueError(f"Latents cannot have the name {wrong[0]!r}; choose one that is none of {', '.join(TABLES)}.")
-    shards = sorted(path.stem for path in (dataset / "shapes").glob("*.parquet"))
-    if lacking := [split for split in splits if not any(shard.startswith(f"{split}-") for shard in shards)]:
-        raise ValueError(f"{dataset} has no shapes of {', '.join(lacking)}; `prepare shapes` writes them.")
-    shards = [shard for shard in shards if shard.split("-")[0] in splits]
+    shards = _shards_of(dataset, splits)
     with ExitStack() as locks:
         for table, num_tokens in tables.items():
             locks.enter_context(locked(dataset / table))
@@ -322,6 +342,21 @@ def encode_dataset(
             missing = {name: count for name, count in tables.items() if not shard_path(dataset, name, shard).exists()}
             if missing:
                 _write_latents(encoder, dataset, shard, missing, batch_size)
+    rows = {table: rows_by_split(dataset / table) for table in tables}
+    return {table: sum(counts[split] for split in set(splits)) for table, counts in rows.items()}
+
+
+def _shards_of(dataset: Path, splits: list[str]) -> list[str]:
+    """The shards of some splits, each of which has shapes."""
+    if not dataset.is_dir():
+        raise ValueError(f"There is no folder {dataset}; `prepare shapes` writes it.")
+    rows = rows_by_split(dataset / "shapes")
+    if lacking := [split for split in splits if split not in rows]:
+        raise ValueError(f"{dataset} has no shapes of {', '.join(lacking)}; `prepare shapes` writes them.")
+    if empty := [split for split in splits if not rows[split]]:
+        raise no_objects(dataset, "shapes", empty[0])
+    shards = sorted(path.stem for path in (dataset / "shapes").glob("*.parquet"))
+    return [shard for shard in shards if shard.split("-")[0] in splits]
 
 
 def _write_latents(encoder: LatentEncoder, dataset: Path, shard: str, tables: dict[str, int], batch_size: int) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import datasets
 import pyarrow.parquet as pq
+from huggingface_hub.errors import HFValidationError
+
+from .shards import rows_by_split
 
 
 def load_table(dataset: str, table: str, split: str, cache_dir: str | None = None) -> datasets.Dataset:
@@ -18,20 +21,52 @@ def load_table(dataset: str, table: str, split: str, cache_dir: str | None = Non
         cache_dir (`str`, *optional*): of `datasets`.
 
     Raises:
-        ValueError: there are no such files, or some are no readable Parquet files; it names them.
+        ValueError: there is no such dataset, table or split, or the split has no rows; or some files are no readable
+            Parquet files: it names them.
     """
     if not Path(dataset).is_dir():
-        return datasets.load_dataset(dataset, table, split=split, cache_dir=cache_dir)
-    files = sorted(str(path) for path in (Path(dataset) / table).glob(f"{split}-*.parquet"))
-    if not files:
-        raise ValueError(f"The dataset folder {dataset!r} has no files {table}/{split}-*.parquet.")
+        return _load_from_hub(dataset, table, split, cache_dir)
+    files = table_files(dataset, table, split)
     try:
         return datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=cache_dir)
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
         broken = [path for path in files if not _is_readable(path)]
-        if not broken:
-            raise
-        raise ValueError(f"Not readable as Parquet: {', '.join(broken)}; prepare these files anew.") from error
+        if broken:
+            raise ValueError(f"Not readable as Parquet: {', '.join(broken)}; prepare these files anew.") from error
+        if not rows_by_split(Path(dataset, table))[split]:
+            raise no_objects(dataset, table, split) from error
+        raise
+
+
+def table_files(dataset: str, table: str, split: str) -> list[str]:
+    """The Parquet files of one split of a table in a local folder.
+
+    Raises:
+        ValueError: there are none; it names the tables or the splits that there are.
+    """
+    if files := sorted(str(path) for path in Path(dataset, table).glob(f"{split}-*.parquet")):
+        return files
+    tables = sorted({path.parent.name for path in Path(dataset).glob("*/*.parquet")})
+    if table in tables:
+        raise no_objects(dataset, table, split)
+    others = f"its tables are {', '.join(tables)}" if tables else "it has no table at all"
+    raise ValueError(f"{dataset} has no table {table!r}: there are no files {table}/{split}-*.parquet; {others}.")
+
+
+def no_objects(dataset: str | Path, table: str, split: str) -> ValueError:
+    """The error of a split without rows, which names the splits of the table that have some."""
+    others = [name for name, count in rows_by_split(Path(dataset, table)).items() if count]
+    there = f"it has those of {', '.join(others)}" if others else "the table is empty"
+    return ValueError(f"{dataset} has no {split} objects (table {table}); {there}.")
+
+
+def _load_from_hub(dataset: str, table: str, split: str, cache_dir: str | None) -> datasets.Dataset:
+    try:
+        return datasets.load_dataset(dataset, table, split=split, cache_dir=cache_dir)
+    except (ConnectionError, FileNotFoundError, HFValidationError) as error:
+        raise ValueError(
+            f"There is no folder {dataset}, and no dataset of that name could be reached on the Hub: {error}"
+        ) from error
 
 
 def _is_readable(path: str) -> bool:

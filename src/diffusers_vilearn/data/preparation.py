@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import trimesh
@@ -21,24 +22,29 @@ from .features import REJECT_FEATURES, SHAPE_FEATURES, VIEW_FEATURES
 from .quality import QualityLimits, measure_quality
 from .shards import to_parquet
 
+RendererName = Literal["embree", "nvdiffrast"]
+
 
 @dataclass(frozen=True)
 class PreparationOptions:
     """How much is sampled of each object, and from where it is looked at.
 
     Args:
-        num_surface, num_sharp, num_near, num_volume (`int`): points of each cloud.
+        num_surface (`int`): points on the surface.
+        num_sharp (`int`): points on edges sharper than 30 degrees.
+        num_near (`int`): points near the surface whose signed distance is stored.
+        num_volume (`int`): points anywhere in `field_box` whose signed distance is stored.
         near_deviations (`tuple[float, ...]`): Gaussian steps off the surface, in units of the object frame.
         margin (`float`): by how much `field_box` exceeds the object; at least the truncation of any VAE trained on it.
         solid_resolution (`int`): of the thin shell that closes a mesh that is not watertight.
         num_views (`int`): condition views.
         image_size (`int`): side of the RGBA images in pixels.
         num_visible (`int`): visible points kept per view.
-        azimuth, elevation (`tuple[float, float]`): ranges of the condition cameras in degrees.
+        azimuth, elevation (`tuple[float, float]`): range of the condition cameras in degrees.
         focal_length (`tuple[float, float]`): range in millimetres of a full-frame lens.
         orthographic_probability (`float`): part of the views that are orthographic.
-        roll (`float`), roll_probability (`float`): largest angle in degrees by which a camera is turned about its
-            view axis, and the part of the views of which it is.
+        roll (`float`): largest angle in degrees by which a camera is turned about its view axis.
+        roll_probability (`float`): part of the views whose camera is turned so.
         renderer (`str`): `embree` (CPU) or `nvdiffrast` (CUDA).
     """
 
@@ -58,7 +64,7 @@ class PreparationOptions:
     orthographic_probability: float = 0.2
     roll: float = 10.0
     roll_probability: float = 0.0
-    renderer: str = "embree"
+    renderer: RendererName = "embree"
 
     def __post_init__(self):
         for name in ("num_surface", "num_sharp", "num_near", "num_volume", "num_views", "image_size", "num_visible"):
@@ -80,12 +86,24 @@ class PreparationOptions:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be positive and finite.")
         if not np.isfinite(self.roll):
             raise ValueError(f"`roll` is {self.roll}; it must be finite.")
+        if self.renderer not in get_args(RendererName):
+            raise ValueError(
+                f"`renderer` is {self.renderer!r}; it must be one of {', '.join(get_args(RendererName))}."
+            )
 
 
 def object_rng(uid: str, purpose: str) -> np.random.Generator:
     """A generator that depends on the object and the purpose only, so that rows do not depend on their neighbours."""
     digest = hashlib.sha256(f"{purpose}/{uid}".encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, np.uint32))
+
+
+class Reject(NamedTuple):
+    """An object that is not in the dataset: a `reason` to count by, and a sentence."""
+
+    uid: str
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -107,7 +125,10 @@ class ObjectPreparation:
         make_renderer(trimesh.creation.box(), self.options.renderer)
         first = [self.root / record["path"] for record in islice(records, 100)]
         if not any(path.exists() for path in first):
-            raise ValueError(f"There is no {first[0]}, nor any other of the first {len(first)} objects; see `--root`.")
+            raise ValueError(
+                f"There is no {records[0]['path']} in the folder {self.root.absolute()}, nor any other of the first"
+                f" {len(first)} objects; see `--root`."
+            )
 
     def __call__(self, task) -> dict[str, bytes]:
         record = task.record

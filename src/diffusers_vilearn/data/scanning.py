@@ -31,6 +31,7 @@ from .duplicates import (
     twin_pairs,
 )
 from .engines import Answers
+from .preparation import Reject
 from .records import check_file_name_part
 from .workers import WorkerFailure
 
@@ -92,26 +93,36 @@ def scan_meshes(
     licence: str,
     creator: str,
     heldout_fraction: float,
-) -> dict[str, int]:
+) -> tuple[dict[str, int], list[Reject]]:
     """Write one JSON line an object to `output`: near-duplicates share a `group`, and groups are split as a whole.
 
     The uid is the source and the path from `folder`, so that lists of several folders go into one dataset. Meshes that
     cannot be read are listed as well, so that preparing them records why they are rejected.
 
     Returns:
-        `dict[str, int]`: number of `objects`, `groups`, `unreadable` meshes, and of objects by split.
+        `tuple[dict[str, int], list[Reject]]`: number of `objects`, `groups`, `unreadable` meshes, and of the others by
+            split; and which meshes are unreadable, sorted by uid.
+
+    Raises:
+        ValueError: there is no such folder, no mesh in it, or no folder for `output`; or another argument is wrong.
     """
     check_file_name_part("source", source)
     check_heldout_fraction(heldout_fraction)
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}{', only a file of that name' if folder.exists() else ''}.")
+    if not output.parent.is_dir():
+        raise ValueError(f"There is no folder {output.parent} to write {output.name} to; make it first.")
     records = [{**record, "uid": f"{source}/{record['uid']}"} for record in find_meshes(folder)]
     if not records:
         raise ValueError(f"There is no mesh in {folder}; it may be {', '.join((*LOAD_TYPES, 'zip'))}.")
     row_of = {record["uid"]: row for row, record in enumerate(records)}
-    descriptors = {}
+    descriptors, unreadable = {}, []
     with tempfile.TemporaryFile(dir=output.parent) as file:
         samples = np.memmap(file, np.float16, "w+", shape=(len(records), NUM_SAMPLES, 3))
         for record, sketch in tqdm(run(MeshSketch(folder), records), total=len(records), desc="Scan", unit="mesh"):
             if isinstance(sketch, MeshError | WorkerFailure):
+                message = sketch.message if isinstance(sketch, WorkerFailure) else str(sketch)
+                unreadable.append(Reject(record["uid"], sketch.reason, message))
                 continue
             row = row_of[record["uid"]]
             samples[row] = sketch
@@ -129,8 +140,9 @@ def scan_meshes(
         described |= {"name": place.stem, "category": place.parent.name}
         lines.append(json.dumps(record | described | {"group": groups[uid], "split": splits[uid]}, sort_keys=True))
     write_atomically(output, "".join(f"{line}\n" for line in lines).encode())
-    counts = {"objects": len(records), "groups": len(set(groups.values())), "unreadable": len(records) - len(readable)}
-    return counts | {split: list(splits.values()).count(split) for split in ("train", "heldout")}
+    counts = {"objects": len(records), "groups": len(set(groups.values())), "unreadable": len(unreadable)}
+    drawn = [splits[records[row]["uid"]] for row in readable]
+    return counts | {split: drawn.count(split) for split in ("train", "heldout")}, sorted(unreadable)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from ..files import remove_temporaries, write_atomically
 from .engines import Answers
 from .features import REJECT_FEATURES, SHAPE_FEATURES, VIEW_FEATURES
-from .preparation import ObjectPreparation, reject_object
+from .preparation import ObjectPreparation, Reject, reject_object
 from .records import ObjectRecords, group_digests, plan_shards, uid_key
 from .shards import StagedShard, locked, read_parquet, shard_path
 from .workers import WorkerFailure
@@ -155,3 +155,14 @@ def count_outcomes(output_dir: Path, shards: Iterable[str]) -> Counter:
         rejects = read_parquet(shard_path(output_dir, "rejects", shard), ["reason"])
         counts.update(rejects.column("reason").to_pylist())
     return counts
+
+
+def first_rejects(output_dir: Path, shards: Iterable[str], count: int) -> list[Reject]:
+    """The first objects of some finished shards that were rejected, `count` at most."""
+    rejects = []
+    for shard in shards:
+        rows = read_parquet(shard_path(output_dir, "rejects", shard), list(Reject._fields)).to_pylist()
+        rejects.extend(Reject(**row) for row in rows)
+        if len(rejects) >= count:
+            break
+    return rejects[:count]

@@ -6,6 +6,7 @@ import fcntl
 import io
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,14 @@ def read_parquet(file, columns: list[str] | None = None) -> pa.Table:
     """
     with pq.ParquetFile(file) as parquet:
         return parquet.read(columns)
+
+
+def rows_by_split(table: Path) -> Counter:
+    """Number of rows of each split that the folder of a table has files of."""
+    counts = Counter()
+    for path in sorted(table.glob("*.parquet")):
+        counts[path.stem.split("-")[0]] += pq.read_metadata(path).num_rows
+    return counts
 
 
 def _write_table(table: pa.Table, file) -> None:

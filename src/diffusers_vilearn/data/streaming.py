@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from huggingface_hub import HfFileSystem
 
+from .loading import table_files
+
 
 class StreamedTable:
     """The rows of Parquet files, local or on the Hub; whole row groups are read and the latest ones kept.
@@ -43,13 +45,17 @@ class StreamedTable:
         if Path(dataset).is_dir():
             from fsspec.implementations.local import LocalFileSystem
 
-            filesystem, root = LocalFileSystem(), str(Path(dataset).absolute())
+            filesystem = LocalFileSystem()
+            files = [str(Path(file).absolute()) for file in table_files(dataset, table, split)]
         else:
-            filesystem, root = HfFileSystem(), f"datasets/{dataset}"
-        files = sorted(filesystem.glob(f"{root}/{table}/{split}-*.parquet"))
-        if not files:
-            raise ValueError(f"The dataset {dataset!r} has no files {table}/{split}-*.parquet.")
-        return cls(files, filesystem, **options)
+            filesystem = HfFileSystem()
+            files = sorted(filesystem.glob(f"datasets/{dataset}/{table}/{split}-*.parquet"))
+            if not files:
+                raise ValueError(f"The dataset {dataset!r} has no files {table}/{split}-*.parquet.")
+        rows = cls(files, filesystem, **options)
+        if not len(rows):
+            raise ValueError(f"{dataset} has no {split} objects (table {table}).")
+        return rows
 
     def _read_footer(self, path: str) -> pq.FileMetaData:
         try:
@@ -69,7 +75,7 @@ class StreamedTable:
         return self.with_format(self.format, columns)
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return int(self.row_groups.sum())
 
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < len(self):
