@@ -43,8 +43,10 @@ def test_object_fills_its_share_and_is_centred(left, top, width, height, size, f
     if min(width, height) * scale < 2:
         return  # thinner than two pixels: blurred into grey
     first_column, last_column, first_row, last_row = dark_extent(result)
-    assert abs((first_column + last_column) / 2 - size / 2) <= 1
-    assert abs((first_row + last_row) / 2 - size / 2) <= 1
+    # The edge of an enlarged pixel is a ramp as wide as itself: a rounded shade moves where it is mid-grey.
+    off_centre = 1 + 0.02 * scale
+    assert abs((first_column + last_column) / 2 - size / 2) <= off_centre
+    assert abs((first_row + last_row) / 2 - size / 2) <= off_centre
     tolerance = 2 + 0.2 * scale  # the blur of an enlarged pixel
     assert abs(last_column - first_column - width * scale) <= tolerance
     assert abs(last_row - first_row - height * scale) <= tolerance
