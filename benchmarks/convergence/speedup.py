@@ -90,7 +90,8 @@ def speed_up_with_interval(
         steps (`Sequence[int]`): (n,) rising.
         baselines, arms (`np.ndarray`): (seeds, n, objects), scores of runs paired by seed; NaN is no score.
         higher_is_better (`bool`): of the scores.
-        draws (`int`): of the objects, the same for all runs and steps, that tell how much the objects matter.
+        draws (`int`): of the objects, the same for all runs and steps, that tell how much the objects matter; those
+            without a speed-up are left out.
 
     Returns:
         `dict`: `mean`, `low`, `high`; `None` if some seed has no speed-up, or some step of it no score.
