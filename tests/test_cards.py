@@ -127,6 +127,9 @@ def test_the_pictures_of_a_card(tmp_path):
     assert pictures == ["b.png", "https://x.org/c.png", "data:image/png;base64,AAAA", "a/widget.png"]
     assert [path for path in pictures if leads_inside(path)] == ["b.png", "a/widget.png"]
     assert pictures_in(tmp_path / "nothing.md") == []
+    (tmp_path / "README.md").write_text("---\ntitle: a: b\n---\n")
+    with pytest.raises(ValueError, match=r"front matter of .*README.md is no YAML"):
+        pictures_in(tmp_path / "README.md")
 
 
 def test_the_dual_cloud_is_in_the_example(tmp_path):

@@ -14,6 +14,7 @@ the same folder are compared as well, paired by view. docs/metrics.md defines th
 """
 
 import argparse
+import inspect
 import json
 import shlex
 from collections.abc import Iterable
@@ -31,7 +32,7 @@ from diffusers_vilearn.data.clouds import sharp_cloud, takes_sharp_points, with_
 from diffusers_vilearn.data.evaluation_views import EvaluationViews
 from diffusers_vilearn.data.images import prepare_condition_image
 from diffusers_vilearn.data.preparation import object_rng
-from diffusers_vilearn.errors import refusals_in_one_line
+from diffusers_vilearn.errors import noted, refusals_in_one_line
 from diffusers_vilearn.files import write_atomically
 from diffusers_vilearn.metrics.image_alignment import IMAGE_ENCODER
 from diffusers_vilearn.metrics.reconstruction import THRESHOLDS, decoded_field, extract_and_score
@@ -179,8 +180,9 @@ def score_method(pipeline, method: str, label: str, views, suite: MetricSuite, a
     scorers = suite.of_method(label)
     for index in tqdm(mine, desc=label, disable=not accelerator.is_main_process):
         view = views[index]
-        mesh, scores = make_shape(pipeline, view, method, args)
-        file.append(view.uid, view.view, scores | suite.score(scorers, mesh, view))
+        with noted(f"While {label} was scored on view {view.view} of {view.uid}."):
+            mesh, scores = make_shape(pipeline, view, method, args)
+            file.append(view.uid, view.view, scores | suite.score(scorers, mesh, view))
     accelerator.wait_for_everyone()
 
     if accelerator.is_main_process:
@@ -222,8 +224,9 @@ def check_same_frame(checkpoints: dict[str, str]) -> None:
     """Raise `ValueError` for checkpoints whose shapes do not lie alike, before any is scored."""
     configs = {name: VecSetVAE.load_config(path, subfolder="vae") for name, path in checkpoints.items()}
     for option in ("frame", "bounds"):
-        values = {name: config[option] for name, config in configs.items()}
-        if len(set(values.values())) > 1:
+        default = inspect.signature(VecSetVAE.__init__).parameters[option].default
+        values = {name: config.get(option, default) for name, config in configs.items()}
+        if any(value != next(iter(values.values())) for value in values.values()):
             raise ValueError(
                 f"The checkpoints do not compare: the `{option}` of their VAEs is"
                 f" {', '.join(f'{value!r} for {name}' for name, value in values.items())}. Score them one by one."

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import yaml
 from huggingface_hub import DatasetCardData, EvalResult, ModelCard, ModelCardData
 from safetensors import safe_open
 
@@ -267,7 +268,10 @@ def pictures_in(card: Path) -> list[str]:
     if not card.is_file():
         return []
     shown = re.findall(r"!\[[^\]]*\]\(\s*([^)\s]+)", card.read_text(encoding="utf-8"))
-    widget = ModelCard.load(card, ignore_metadata_errors=True).data.get("widget") or []
+    try:
+        widget = ModelCard.load(card, ignore_metadata_errors=True).data.get("widget") or []
+    except yaml.YAMLError as error:
+        raise ValueError(f"The front matter of {card} is no YAML: {error}") from error
     return [*shown, *(example["src"] for example in widget if "src" in example)]
 
 

@@ -10,13 +10,12 @@ from typing import Annotated
 import torch
 import trimesh
 import typer
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
 from .cards import read_facts
 from .conversion import VAE_SOURCES, convert_vae_checkpoint
+from .errors import named_if_absent
 from .files import PIPELINE_INDEX, what_lies_in
 from .geometry.mesh import EXPORT_TYPES, export_mesh
 from .hub import ensure_card, publish_checkpoint
@@ -208,16 +207,11 @@ def _load_from_folder(folder: str) -> ViLearnImageTo3DPipeline:
 
 
 def _load_from_hub(repo_id: str) -> ViLearnImageTo3DPipeline:
-    try:
+    # Where the index comes, it is a file of the pipeline that does not, which diffusers names.
+    with named_if_absent("pipeline", repo_id):
         validate_repo_id(repo_id)
-        return ViLearnImageTo3DPipeline.from_pretrained(repo_id)
-    except (HFValidationError, OSError) as error:
-        # where the index came, it is a file of the pipeline that did not
-        if isinstance(error, OSError) and isinstance(try_to_load_from_cache(repo_id, PIPELINE_INDEX), str):
-            raise
-        raise ValueError(
-            f"there is no folder {repo_id!r}, and no such pipeline could be reached on the Hub."
-        ) from error
+        ViLearnImageTo3DPipeline.load_config(repo_id)
+    return ViLearnImageTo3DPipeline.from_pretrained(repo_id)
 
 
 def _generate_mesh(pipe: ViLearnImageTo3DPipeline, *args, **kwargs) -> trimesh.Trimesh:

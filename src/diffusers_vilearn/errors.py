@@ -5,15 +5,44 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub.errors import HFValidationError
 
 
 @contextmanager
 def refusals_in_one_line() -> Iterator[None]:
-    """What is wrong with the arguments, the disk or the installation ends the process with one line and status 1, or
-    under `python -X dev` with the whole traceback."""
+    """What is wrong with the arguments, the disk or the installation ends the process with one line and status 1.
+
+    The whole traceback shows under `python -X dev`, and of what has notes: it comes from the middle of the work.
+    """
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        if sys.flags.dev_mode:
+        if sys.flags.dev_mode or hasattr(error, "__notes__"):
             raise
         sys.exit(f"Error: {error}")
+
+
+@contextmanager
+def noted(note: str) -> Iterator[None]:
+    """Add to what goes wrong what was being done."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(note)
+        raise
+
+
+@contextmanager
+def named_if_absent(what: str, name: str) -> Iterator[None]:
+    """Raise a `ValueError` in one line where the block does not find the model `name`, a folder or Hub id."""
+    try:
+        yield
+    except (HFValidationError, OSError) as error:
+        # What is wrong with the disk has a number.
+        if getattr(error, "errno", None) is not None or Path(name).is_dir():
+            raise
+        raise ValueError(
+            f"There is no folder {name!r}, and no {what} of that name could be reached on the Hub."
+        ) from error

@@ -70,14 +70,15 @@ def holds_lora(folder: Path) -> bool:
     return (folder / LORA_WEIGHTS).is_file() and not any((folder / name).is_file() for name in INDICES)
 
 
-def what_lies_in(folder: Path, wanted: tuple[str, ...] = INDICES) -> str:
+def what_lies_in(folder: Path, wanted: tuple[str, ...] = INDICES, class_name: str | None = None) -> str:
     """The end of an error's sentence: what a folder holds instead of a file of `wanted`, and which folders in it have
-    one."""
+    one, if given of a class."""
     if not folder.is_dir():
         return f"there is no folder {str(folder)!r}."
     model = _class_name(folder / "config.json")
     held = "LoRA layers" if holds_lora(folder) else f"a {model}" if model else "none"
-    nested = [str(path.parent) for name in wanted for path in sorted(folder.glob(f"*/{name}")) if _class_name(path)]
+    found = [(path.parent, _class_name(path)) for name in wanted for path in sorted(folder.glob(f"*/{name}"))]
+    nested = [str(place) for place, named in found if named and class_name in (None, named)]
     return f"{str(folder)!r} holds {held}" + (f"; did you mean {' or '.join(nested)}?" if nested else ".")
 
 

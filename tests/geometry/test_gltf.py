@@ -170,6 +170,11 @@ def test_names_need_not_be_utf8():
     assert len(load(content, "gltf")) == 2
 
 
+def test_a_byte_order_mark_is_no_harm():
+    linear = {"POSITION": TRIANGLE, "COLOR_0": np.ones((3, 4), np.float32)}
+    assert load(b"\xef\xbb\xbf" + make(linear, glb=False), "gltf")
+
+
 def test_lines_are_not_looked_at():
     lines = make({"POSITION": TRIANGLE, "COLOR_0": np.ones((3, 4), np.float32)}, glb=False)
     lines = lines.replace(b'"primitives": [{', b'"primitives": [{"mode": 1, ')

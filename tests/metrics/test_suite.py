@@ -6,7 +6,7 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -104,6 +104,17 @@ def test_lists_and_models_are_known_by_what_they_hold(tmp_path, parse, truth):
         for folder, objects in ((ENCODER, truth.records.path), (encoder, longer))
     )
     assert one["objects"] != other["objects"] and one["metric_encoder"] == other["metric_encoder"]
+
+
+def test_objects_are_a_setting_where_they_are_looked_at(parse, packages, truth):
+    views = SimpleNamespace(digest=lambda: "data", frame="view", bounds=1.0)
+    given = ("--metric_encoder", ENCODER, "--split", "heldout", "--objects", truth.records.path, "--root", truth.root)
+
+    def settings(*words) -> dict:
+        return MetricSuite(parse(*given, "--metrics", *words), torch.device("cpu")).settings(views, {}, ())
+
+    assert "objects" not in settings("is_as")
+    assert settings("is_as", "--normal_estimator", "true")["objects"] == settings("renders")["objects"] is not None
 
 
 @pytest.mark.parametrize(

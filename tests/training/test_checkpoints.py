@@ -23,7 +23,7 @@ from diffusers_vilearn.training.checkpoints import (
     tidy_checkpoints,
 )
 from diffusers_vilearn.training.loop import TrainingLoop
-from diffusers_vilearn.training.run import rewind_logs
+from diffusers_vilearn.training.run import note_options, rewind_logs
 
 
 @pytest.fixture
@@ -72,11 +72,11 @@ def test_a_run_does_not_begin_before_checkpoints_that_are_there(tmp_path, accele
         resume_from(accelerator, str(tmp_path), name)
 
 
-@pytest.mark.parametrize("num_processes, last_epoch", [(1, 47), (2, 23)])
+@pytest.mark.parametrize("num_processes, last_epoch", [(None, 47), (1, 47), (2, 23)])
 def test_a_resumed_learning_rate_knows_the_steps_that_the_scaler_left_out(
     tmp_path, accelerator, num_processes, last_epoch
 ):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], 1.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 100)
     optimizer, scheduler = accelerator.prepare(optimizer, scheduler)
     scheduler.scheduler.last_epoch = 47
@@ -85,6 +85,37 @@ def test_a_resumed_learning_rate_knows_the_steps_that_the_scaler_left_out(
     args = argparse.Namespace(output_dir=tmp_path, max_unreadable_rows=0, resume_from_checkpoint="latest")
     TrainingLoop(args, accelerator, [], optimizer, scheduler, 100).resume()
     assert scheduler.scheduler.last_epoch == last_epoch
+
+
+def test_a_resumed_run_takes_the_options_of_the_optimiser_that_it_was_started_with(tmp_path, accelerator):
+    def make_loop(learning_rate: float, weight_decay: float) -> TrainingLoop:
+        optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], learning_rate, weight_decay=weight_decay)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 100)
+        args = argparse.Namespace(output_dir=tmp_path, max_unreadable_rows=0, resume_from_checkpoint="latest")
+        return TrainingLoop(args, accelerator, [], *accelerator.prepare(optimizer, scheduler), 100)
+
+    def take_step(loop: TrainingLoop) -> None:
+        loop.optimizer.param_groups[0]["params"][0].grad = torch.ones(1)
+        loop.optimizer.step()
+        loop.lr_scheduler.step()
+
+    loop = make_loop(1e-3, 0.01)
+    take_step(loop)
+    save_checkpoint(accelerator, str(tmp_path), Progress(1, 1, 1), None)
+    accelerator.free_memory()
+    loop = make_loop(1e-5, 0.5)
+    loop.resume()
+    (group,) = loop.optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (pytest.approx(0.99e-5), 0.5)
+    take_step(loop)
+    assert group["lr"] == pytest.approx(0.98e-5)
+
+
+def test_a_run_that_starts_anew_forgets_the_options_of_one_without_a_checkpoint(tmp_path, accelerator, capsys):
+    for learning_rate in (1e-3, 1e-4):
+        note_options(argparse.Namespace(output_dir=tmp_path, learning_rate=learning_rate), accelerator, 0)
+    assert read_json_lines(tmp_path / "options.jsonl") == [{"step": 0, "learning_rate": 1e-4}]
+    assert "other options" not in capsys.readouterr().out
 
 
 def test_a_resumed_run_accumulates_whole_steps(tmp_path, accelerator):
@@ -186,6 +217,6 @@ def test_wrong_files_are_refused(tmp_path, config, message):
 
 
 def test_progress_is_part_of_the_checkpoint(tmp_path, accelerator):
-    save_checkpoint(accelerator, str(tmp_path), Progress(2, 34), None)
+    save_checkpoint(accelerator, str(tmp_path), Progress(2, 34, 1), None)
     progress = json.loads((tmp_path / "checkpoint-2" / "progress.json").read_text())
     assert progress == {"step": 2, "position": 34, "num_processes": 1}

@@ -2,28 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image encoders from folders and the Hub: DINOv2, with or without registers, and whole."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import torch
 from transformers import AutoConfig, Dinov2Model, Dinov2WithRegistersModel
 
+from ..errors import named_if_absent
+
 IMAGE_ENCODERS = {"dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel}
-
-
-@contextmanager
-def named_if_absent(what: str, name: str) -> Iterator[None]:
-    """Raise a `ValueError` in one line where the block does not find the model `name`, a folder or Hub id."""
-    try:
-        yield
-    except OSError as error:
-        # What is wrong with the disk has a number.
-        if error.errno is not None or Path(name).is_dir():
-            raise
-        raise ValueError(
-            f"There is no folder {name!r}, and no {what} of that name could be reached on the Hub."
-        ) from error
 
 
 def load_image_encoder(name: str, *, variant: str | None = None, **options) -> Dinov2Model | Dinov2WithRegistersModel:

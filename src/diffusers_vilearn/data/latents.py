@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor
 
+from ..errors import named_if_absent
 from ..files import remove_temporaries, what_lies_in, write_atomically
 from ..models import VecSetVAE
 from ..models.autoencoder_vecset import DiagonalGaussianDistribution
@@ -24,7 +25,7 @@ from ..visibility import check_min_votes, group_visible_tokens
 from .clouds import sharp_cloud, surface_cloud, takes_sharp_points
 from .features import latent_features
 from .frames import object_to_frame, transform_points
-from .image_encoders import load_image_encoder, named_if_absent
+from .image_encoders import load_image_encoder
 from .images import patch_tokens, pixel_values, prepare_condition_image
 from .loading import no_objects
 from .preparation import object_rng
@@ -116,7 +117,7 @@ def load_vae(name: str) -> VecSetVAE:
         ValueError: there is none; of a folder that holds none it names the sub-folders that do.
     """
     if Path(name).is_dir() and not Path(name, "config.json").is_file():
-        raise ValueError(f"`vae` must be a VecSetVAE, but {what_lies_in(Path(name), ('config.json',))}")
+        raise ValueError(f"`vae` must be a VecSetVAE, but {what_lies_in(Path(name), ('config.json',), 'VecSetVAE')}")
     with named_if_absent("VAE", name):
         return VecSetVAE.from_pretrained(name)
 

@@ -5,7 +5,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -20,6 +19,7 @@ from ..geometry.rendering import make_renderer, sample_light, visible_points
 from ..geometry.sampling import sample_sharp_edges, sample_surface
 from .features import REJECT_FEATURES, SHAPE_FEATURES, VIEW_FEATURES
 from .quality import QualityLimits, measure_quality
+from .records import check_root
 from .shards import to_parquet
 
 RendererName = Literal["embree", "nvdiffrast"]
@@ -123,12 +123,7 @@ class ObjectPreparation:
     def check(self, records: Sequence[dict]) -> None:
         """Raise what would otherwise be the fault of every object: a renderer that is not there, a wrong `root`."""
         make_renderer(trimesh.creation.box(), self.options.renderer)
-        first = [self.root / record["path"] for record in islice(records, 100)]
-        if not any(path.exists() for path in first):
-            raise ValueError(
-                f"There is no {records[0]['path']} in the folder {self.root.absolute()}, nor any other of the first"
-                f" {len(first)} objects; see `--root`."
-            )
+        check_root(records, self.root)
 
     def __call__(self, task) -> dict[str, bytes]:
         record = task.record

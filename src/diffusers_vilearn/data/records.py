@@ -7,6 +7,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,16 @@ def check_file_name_part(what: str, value: str) -> None:
     """Raise `ValueError` unless a value, such as a split or a source, may be a part of file names."""
     if not re.fullmatch(r"\w[\w.]*", value):
         raise ValueError(f"{what} {value!r} must be letters, digits, `_` and `.`.")
+
+
+def check_root(records: Sequence[dict], root: Path) -> None:
+    """Raise `ValueError` for a folder that has none of the first files of a list."""
+    first = [record["path"] for record in islice(records, 100)]
+    if not any((root / path).exists() for path in first):
+        raise ValueError(
+            f"There is no {first[0]} in the folder {root.absolute()}, nor any other of the first {len(first)} objects;"
+            " see `--root`."
+        )
 
 
 def plan_shards(records: ObjectRecords, objects_per_shard: int) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import trimesh
 
 from ..geometry.mesh import load_mesh, merge_geometry, normalize_mesh
 from .evaluation_views import EvaluationView
-from .records import ObjectRecords
+from .records import ObjectRecords, check_root
 
 
 class TrueMeshes:
@@ -26,8 +26,7 @@ class TrueMeshes:
 
     def __init__(self, objects: Path, root: Path, split: str):
         self.records = ObjectRecords(objects, splits=[split])
-        if len(self.records) and not (root / self.records[0]["path"]).is_file():
-            raise ValueError(f"`root` {str(root)!r} has no {self.records[0]['path']}, the first mesh of {objects}.")
+        check_root(self.records, root)
         self.row_of = {record["uid"]: row for row, record in enumerate(self.records)}
         self.root = root
 

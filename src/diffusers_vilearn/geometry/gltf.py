@@ -74,7 +74,10 @@ def plain_gltf(content: bytes, file_type: str, resolver) -> bytes:
 
 def _parsed(text: bytes) -> dict:
     """Of JSON that should be UTF-8 and, by careless writers, is not always."""
-    return json.loads(trimesh.util.decode_text(text))
+    try:
+        return json.loads(text)
+    except UnicodeDecodeError:
+        return json.loads(trimesh.util.decode_text(text))
 
 
 def _check_extensions(required: list[str]) -> None:

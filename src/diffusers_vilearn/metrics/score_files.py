@@ -12,11 +12,12 @@ from ..files import append_json_line, read_json_lines, write_atomically
 Scores = dict[tuple[str, int], dict[str, float]]
 
 # What each metric is measured with, by the names of `MetricSuite.settings`: scores compare only where they agree.
-_RENDERED = ("metric_encoder", "num_metric_views", "metric_resolution", "objects")
+_RENDERED = ("metric_encoder", "num_metric_views", "metric_resolution")
 MEASURED_WITH = {
     "geometry": ("dataset", "split", "frame", "bounds", "resolution", "f_score_thresholds"),
+    # with true normals also `objects`
     "is_as": (*_RENDERED, "normal_estimator"),
-    "normal_fd": (*_RENDERED, "num_feature_views"),
+    "normal_fd": (*_RENDERED, "num_feature_views", "objects"),
     "renders": ("render_resolution", "objects"),
     "lpips": ("render_resolution", "objects"),
     "hi3deval": ("hi3deval",),

@@ -115,6 +115,7 @@ class MetricSuite:
         known = vars(self.args) | {"dataset": views.digest(), "frame": views.frame, "bounds": views.bounds}
         known |= self.identities
         names = [*options, *(name for metric in metrics for name in MEASURED_WITH.get(metric, ()))]
+        names += ["objects"] if metrics_of_true_meshes(self.args) else []
         settings = {name: known[name] for name in names} | {"metrics": metrics}
         for name, component in components.items():
             settings[name] = {"class": type(component).__name__, "config": _configuration(component)}

@@ -36,12 +36,12 @@ class Progress:
     Args:
         step (`int`): optimiser steps done.
         position (`int`): samples that all processes have taken from the stream.
-        num_processes (`int`): how many took the last step.
+        num_processes (`int`, *optional*): how many took the last step; `None` before the first one.
     """
 
     step: int = 0
     position: int = 0
-    num_processes: int = 1
+    num_processes: int | None = None
 
 
 class CheckpointError(RuntimeError):

@@ -17,6 +17,8 @@ from .checkpoints import Progress, resume_from, save_checkpoint
 from .run import Interruption, check_step, note_options, rewind_logs
 from .stream import UnreadableRows, make_loader, samples_per_step, to_device
 
+# Of a group of parameters.
+OPTIMIZER_OPTIONS = ("initial_lr", "betas", "eps", "weight_decay")
 LossFunction = Callable[[dict], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
 
@@ -67,9 +69,11 @@ class TrainingLoop:
         )
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, error, traceback):
         self.bar.close()
-        self._interruption.__exit__(*exception)
+        self._interruption.__exit__(kind, error, traceback)
+        if error is not None:
+            error.add_note(f"{self.progress.step} steps were done.")
 
     def resume(self) -> None:
         """Load the checkpoint that `--resume_from_checkpoint` names.
@@ -77,20 +81,35 @@ class TrainingLoop:
         Raises:
             ValueError: it is of another run, or further than this one is to go.
         """
+        asked = [{name: group[name] for name in OPTIMIZER_OPTIONS} for group in self.optimizer.param_groups]
         self.progress = resume_from(self.accelerator, self.args.output_dir, self.args.resume_from_checkpoint)
         if self.progress.step > self.max_train_steps:
             raise ValueError(
                 f"The run is to end after {self.max_train_steps} steps, but the checkpoint has {self.progress.step}:"
                 " give more steps, or another `--output_dir`."
             )
-        # It counts the steps of all processes, of which there may have been another number, but for those that the
-        # scaler of fp16 left out.
-        scheduler = self.lr_scheduler.scheduler
-        scheduler.last_epoch = scheduler.last_epoch * self.accelerator.num_processes // self.progress.num_processes
+        self._adopt(asked)
         if self.accelerator.is_main_process:
             rewind_logs(self.output_dir, self.progress.step)
             note_options(self.args, self.accelerator, self.progress.step)
         self.accelerator.wait_for_everyone()
+
+    def _adopt(self, asked: list[dict]) -> None:
+        """Go on with the options and the number of processes that this run was started with: the state that was loaded
+        has those of the run before.
+
+        Args:
+            asked (`list[dict]`): `OPTIMIZER_OPTIONS` of each group of parameters.
+        """
+        for group, options in zip(self.optimizer.param_groups, asked, strict=True):
+            # The schedule is a factor of it; from 0 it comes back with the next step.
+            group["lr"] *= options["initial_lr"] / (group["initial_lr"] or 1.0)
+            group.update(options)
+        scheduler, progress = self.lr_scheduler.scheduler, self.progress
+        scheduler.base_lrs = [options["initial_lr"] for options in asked]
+        if progress.num_processes is not None:
+            # It counts the steps of all processes, but for those that the scaler of fp16 left out.
+            scheduler.last_epoch = scheduler.last_epoch * self.accelerator.num_processes // progress.num_processes
 
     def steps(
         self, samples: Dataset, loss_of: LossFunction, *, until: int | None = None, batch_size: int | None = None

@@ -55,8 +55,13 @@ def start_accelerator(args: argparse.Namespace) -> Accelerator:
         # DeepSpeed would read it off the loader, which is not prepared: stages change it.
         config["train_micro_batch_size_per_gpu"] = args.train_batch_size
         # DeepSpeed clips by itself, and for "auto" accelerate would write 1.
-        if config.get("gradient_clipping", "auto") == "auto":
-            config["gradient_clipping"] = args.max_grad_norm
+        clipping = config.get("gradient_clipping", "auto")
+        if clipping not in ("auto", args.max_grad_norm):
+            raise ValueError(
+                f"`gradient_clipping` of DeepSpeed's configuration is {clipping}, but `--max_grad_norm` is"
+                f" {args.max_grad_norm}; give the same, or `auto` there."
+            )
+        config["gradient_clipping"] = args.max_grad_norm
     if accelerator.distributed_type == DistributedType.FSDP:
         keep_inputs_exact(accelerator.state.fsdp_plugin)
     if args.allow_tf32:
@@ -204,6 +209,8 @@ def note_options(args: argparse.Namespace, accelerator: Accelerator, step: int) 
     """Write what the run goes on with after `step` steps to `options.jsonl`, and tell the user what was otherwise
     before; by the main process alone."""
     path = Path(args.output_dir) / OPTIONS_LOG
+    if step == 0:
+        path.unlink(missing_ok=True)
     options = {name: value for name, value in vars(args).items() if name not in WATCHING}
     # As they read once written.
     options = json.loads(json.dumps(options, default=str))
