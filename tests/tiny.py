@@ -26,6 +26,20 @@ VAE = {
     "bounds": 1.0,
     "truncation": 0.25,
 }
+# What trainers start from, in seconds.
+TRAINED_VAE = {
+    "latent_channels": 4,
+    "num_tokens": 8,
+    "num_freqs": 4,
+    "encoder_width": 16,
+    "encoder_heads": 2,
+    "num_encoder_layers": 1,
+    "decoder_width": 16,
+    "decoder_heads": 2,
+    "num_decoder_layers": 1,
+    "truncation": 0.1,
+    "frame": "view",
+}
 TRANSFORMER = {
     "in_channels": LATENT_CHANNELS,
     "num_layers": 1,

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import trimesh
+from tiny import TRAINED_VAE
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
 from diffusers_vilearn import VecSetVAE
@@ -26,18 +27,6 @@ from diffusers_vilearn.data.quality import QualityLimits
 
 TRAINING = Path(__file__).parents[2] / "training"
 SIZES = {"num_views": 2, "image_size": 28, "solid_resolution": 36, "num_surface": 256, "num_near": 64}
-VAE = dict(
-    latent_channels=4,
-    num_tokens=8,
-    num_freqs=4,
-    encoder_width=16,
-    encoder_heads=2,
-    num_encoder_layers=1,
-    decoder_width=16,
-    decoder_heads=2,
-    num_decoder_layers=1,
-    frame="view",
-)
 
 
 def output_of(*words) -> tuple[str, str]:
@@ -68,7 +57,7 @@ def meshes(tmp_path_factory) -> Path:
 def models(tmp_path_factory) -> Path:
     """`runs/vae`, as a training script leaves it, and `encoder`."""
     folder = tmp_path_factory.mktemp("models")
-    VecSetVAE(**VAE).save_pretrained(folder / "runs" / "vae")
+    VecSetVAE(**TRAINED_VAE).save_pretrained(folder / "runs" / "vae")
     sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
     Dinov2Model(Dinov2Config(hidden_size=16, **sizes)).save_pretrained(folder / "encoder")
     size = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import trimesh
+from tiny import TRAINED_VAE
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
 from diffusers_vilearn import VecSetVAE
@@ -17,19 +18,6 @@ from diffusers_vilearn.data.preparation import PreparationOptions, prepare_objec
 from diffusers_vilearn.data.quality import QualityLimits
 from diffusers_vilearn.data.shards import write_shard
 
-VAE = dict(
-    latent_channels=4,
-    num_tokens=8,
-    num_freqs=4,
-    encoder_width=16,
-    encoder_heads=2,
-    num_encoder_layers=1,
-    decoder_width=16,
-    decoder_heads=2,
-    num_decoder_layers=1,
-    truncation=0.1,
-    frame="view",
-)
 TRANSFORMER = {"num_layers": 2, "num_single_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
 OPTIONS = PreparationOptions(
     num_surface=256, num_sharp=64, num_near=128, num_volume=256, solid_resolution=36, num_views=2, image_size=28
@@ -82,7 +70,7 @@ def work(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("training")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        VecSetVAE(**VAE).save_pretrained(folder / "vae")
+        VecSetVAE(**TRAINED_VAE).save_pretrained(folder / "vae")
         dinov2 = Dinov2Config(
             hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14, mlp_ratio=1
         )
@@ -93,6 +81,6 @@ def work(tmp_path_factory) -> Path:
     write_meshes(folder)
     write_dataset(folder / "data")
     encoder = LatentEncoder.from_pretrained(str(folder / "vae"), str(folder / "encoder"), device="cpu", mirror=True)
-    tables = {"latents": VAE["num_tokens"], "latents-4": 4, "latents-8": 8}
+    tables = {"latents": TRAINED_VAE["num_tokens"], "latents-4": 4, "latents-8": 8}
     encode_dataset(encoder, folder / "data", tables, splits=["train"], batch_size=4)
     return folder

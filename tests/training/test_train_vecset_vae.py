@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import VAE
 from safetensors.torch import load_file
 from script_process import ScriptProcess, run_in_two
+from tiny import TRAINED_VAE
 
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.preparation import PreparationOptions
@@ -56,7 +56,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def everything(work: Path) -> list:
     """All options of a VAE with a cloud of sharp edges."""
-    (work / "dual.json").write_text(json.dumps(VAE | {"dual_cross_attention": True}))
+    (work / "dual.json").write_text(json.dumps(TRAINED_VAE | {"dual_cross_attention": True}))
     return [
         *("--vae_config", work / "dual.json", "--num_tokens", 4, 6, 8, "--num_sharp_points", 48),
         *("--anchor_weight", 0.3, "--anchor_latent_weight", 0.1, "--kl_warmup_steps", 3),
@@ -103,7 +103,7 @@ def test_every_term_is_logged_and_every_number_of_tokens_validated(whole):
 
 def test_the_result_is_a_vae_of_averaged_weights_without_its_heads_and_with_a_card(whole):
     vae = VecSetVAE.from_pretrained(whole / "vae")
-    assert len(vae.config.shift_factor) == len(vae.config.scaling_factor) == VAE["latent_channels"]
+    assert len(vae.config.shift_factor) == len(vae.config.scaling_factor) == TRAINED_VAE["latent_channels"]
     result = weights(whole / "vae")
     assert result.keys() == vae.state_dict().keys()
     assert not same(result, weights(whole / "checkpoint-6" / "vae"))
@@ -146,7 +146,7 @@ def test_finetuning_starts_where_the_pretrained_model_is(work, tmp_path):
 
 def test_the_result_has_by_default_tokens_that_it_was_trained_on(work, tmp_path):
     # More than the encoder has points: nothing could be encoded with them.
-    (tmp_path / "many.json").write_text(json.dumps(VAE | {"num_tokens": 128}))
+    (tmp_path / "many.json").write_text(json.dumps(TRAINED_VAE | {"num_tokens": 128}))
     succeed(
         work, tmp_path / "run", 1, "--vae_config", tmp_path / "many.json", "--num_tokens", 4, 8, "--num_points", 64
     )
