@@ -14,7 +14,7 @@ import yaml
 from huggingface_hub import DatasetCardData, EvalResult, ModelCard, ModelCardData
 from safetensors import safe_open
 
-from .files import saved_index, write_atomically
+from .files import PIPELINE_INDEX, saved_index, write_atomically
 
 _HERE = Path(__file__).parent
 # An installed package has the templates inside, a source tree at its top.
@@ -305,7 +305,7 @@ def _components(folder: Path) -> dict[str, tuple[str, dict, int]]:
     """Component -> class name, configuration, number of parameters; a lone model is one component."""
     index = saved_index(folder)
     values = json.loads(index.read_text())
-    if index.name == "model_index.json":
+    if index.name == PIPELINE_INDEX:
         entries = {name: value for name, value in values.items() if isinstance(value, list)}
         saved = {
             name: (class_name, folder / name)

@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import saved_index, write_atomically
+from .files import PIPELINE_INDEX, saved_index, write_atomically
 
 PACKAGE = Path(__file__).parent
 PIPELINE = "pipelines.pipeline_vilearn"
@@ -68,14 +68,14 @@ def add_custom_code(folder: str | Path) -> None:
             this package as well as without; a model only where `AutoModel` loads it.
     """
     folder = Path(folder)
-    if saved_index(folder).name == "model_index.json":
+    if saved_index(folder).name == PIPELINE_INDEX:
         _add_to_pipeline(folder)
     else:
         _add_to_model(folder)
 
 
 def _add_to_pipeline(folder: Path) -> None:
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = json.loads((folder / PIPELINE_INDEX).read_text(encoding="utf-8"))
     for name, source in custom_code_files().items():
         (folder / name).parent.mkdir(exist_ok=True)
         write_atomically(folder / name, source.encode())
@@ -83,7 +83,7 @@ def _add_to_pipeline(folder: Path) -> None:
         index["_class_name"] = ["pipeline", index["_class_name"]]
     for component, module in COMPONENTS.items():
         index[component] = [_stem(module), index[component][1]]
-    write_atomically(folder / "model_index.json", (json.dumps(index, indent=2) + "\n").encode())
+    write_atomically(folder / PIPELINE_INDEX, (json.dumps(index, indent=2) + "\n").encode())
 
 
 def _add_to_model(folder: Path) -> None:

@@ -19,7 +19,7 @@ from .cards import (
     write_dataset_card,
     write_model_card,
 )
-from .files import holds_lora, saved_index
+from .files import PIPELINE_INDEX, holds_lora, saved_index
 
 __all__ = [
     "ModelCardMixin",
@@ -60,7 +60,7 @@ def write_card_and_example(folder: str | Path, facts: dict | None = None, **opti
         folder, facts, options: as for `write_checkpoint_card`.
     """
     facts, folder = checked_facts(facts), Path(folder)
-    if "example" not in facts and (folder / "model_index.json").is_file():
+    if "example" not in facts and (folder / PIPELINE_INDEX).is_file():
         from .pipelines.preview import example_picture
 
         if not (folder / "example.png").exists():
@@ -158,7 +158,7 @@ def _stage(folder: Path, scratch: Path, facts: dict) -> Path:
     Logs, which are JSON lines, and hidden files, which are unfinished, do not.
     """
     index = None if holds_lora(folder) else saved_index(folder)
-    components = json.loads(index.read_text()) if index and index.name == "model_index.json" else {}
+    components = json.loads(index.read_text()) if index and index.name == PIPELINE_INDEX else {}
     paths = {*folder.glob("*"), *(path for name in components for path in (folder / name).glob("*"))}
     pictures = (*pictures_in(folder / "README.md"), *pictures_of(facts))
     paths |= {folder / name for name in pictures if leads_inside(name)}

@@ -11,25 +11,13 @@ import pytest
 import torch
 import trimesh
 from safetensors.torch import load_file
+from tiny import TRAINED_VAE
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline
 from diffusers_vilearn.data.loading import load_table
 
 TRAINING = Path(__file__).parents[2] / "training"
-VAE = {
-    "latent_channels": 4,
-    "num_tokens": 8,
-    "num_freqs": 4,
-    "encoder_width": 16,
-    "encoder_heads": 2,
-    "num_encoder_layers": 1,
-    "decoder_width": 16,
-    "decoder_heads": 2,
-    "num_decoder_layers": 1,
-    "truncation": 0.1,
-    "frame": "view",
-}
 TRANSFORMER = {"num_layers": 2, "num_single_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
 
 
@@ -69,7 +57,7 @@ def work(tmp_path_factory) -> Path:
     BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(
         folder / "encoder"
     )
-    (folder / "vae.json").write_text(json.dumps(VAE))
+    (folder / "vae.json").write_text(json.dumps(TRAINED_VAE))
     (folder / "transformer.json").write_text(json.dumps(TRANSFORMER))
     return folder
 

@@ -53,7 +53,7 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError(f"{', '.join(needy)} needs the true meshes: `--objects` and `--root`.")
     if "hi3deval" in args.metrics and not args.hi3deval:
         raise ValueError("hi3deval needs `--hi3deval`, your git checkout of 3DTopia/Hi3DEval.")
-    columns = [column for metric in {"geometry": None, **dict.fromkeys(args.metrics)} for column in METRICS[metric]]
+    columns = [column for metric in dict.fromkeys(("geometry", *args.metrics)) for column in METRICS[metric]]
     columns += [f"{name}@{threshold}" for name in THRESHOLDED for threshold in args.f_score_thresholds]
     if args.rank_by not in (None, *columns):
         raise ValueError(f"`--rank_by` must be one of {', '.join(columns)}, but is {args.rank_by!r}.")
