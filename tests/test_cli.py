@@ -117,7 +117,8 @@ def test_a_checkpoint_that_is_nowhere(cli, workplace, monkeypatch, checkpoint):
     code, _, err = cli("generate", "chair.png", "-o", "a.glb", "--checkpoint", checkpoint)
     assert code == 1
     assert err.splitlines()[-1] == (
-        f"Error: There is no folder '{checkpoint}', and no pipeline of that name could be reached on the Hub."
+        f"Error: There is no folder '{checkpoint}', and no pipeline of that name could be reached on the Hub. A"
+        " private or gated one needs `hf auth login`."
     )
 
 

@@ -220,17 +220,24 @@ def draw_sheet(path: Path, scores, views, pipeline, method: str, args) -> None:
         contact_sheet(rows, labels, ("input", "front", "right", "back", "left")).save(path, optimize=True)
 
 
-def check_same_frame(checkpoints: dict[str, str]) -> None:
-    """Raise `ValueError` for checkpoints whose shapes do not lie alike, before any is scored."""
+def common_frame(checkpoints: dict[str, str]) -> dict[str, str | float]:
+    """`frame` and `bounds` of the shapes of all checkpoints.
+
+    Raises:
+        ValueError: they do not lie alike.
+    """
     configs = {name: VecSetVAE.load_config(path, subfolder="vae") for name, path in checkpoints.items()}
+    common = {}
     for option in ("frame", "bounds"):
         default = inspect.signature(VecSetVAE.__init__).parameters[option].default
         values = {name: config.get(option, default) for name, config in configs.items()}
-        if any(value != next(iter(values.values())) for value in values.values()):
+        common[option] = next(iter(values.values()))
+        if any(value != common[option] for value in values.values()):
             raise ValueError(
                 f"The checkpoints do not compare: the `{option}` of their VAEs is"
                 f" {', '.join(f'{value!r} for {name}' for name, value in values.items())}. Score them one by one."
             )
+    return common
 
 
 def label_of(name: str, method: str) -> str:
@@ -259,19 +266,13 @@ def main(args):
     args.output_dir.mkdir(parents=True, exist_ok=True)
     checkpoints = named_checkpoints(args.checkpoint)
     references = references_of(args, checkpoints)
-    check_same_frame(checkpoints)
+    views = EvaluationViews(
+        args.dataset_name, args.split, views_per_object=args.views_per_object, **common_frame(checkpoints)
+    )
     suite = MetricSuite(args, accelerator.device)
     for name, checkpoint in checkpoints.items():
         pipeline = ViLearnImageTo3DPipeline.from_pretrained(checkpoint).to(accelerator.device)
         pipeline.set_progress_bar_config(disable=True)
-        config = pipeline.vae.config
-        views = EvaluationViews(
-            args.dataset_name,
-            args.split,
-            frame=config.frame,
-            bounds=config.bounds,
-            views_per_object=args.views_per_object,
-        )
         for method in args.methods:
             score_method(pipeline, method, label_of(name, method), views, suite, accelerator, args)
     if accelerator.is_main_process:

@@ -46,6 +46,14 @@ def draw_view(view: dict, size: int, num_points: int) -> Image.Image:
     return picture
 
 
+def load_latents(dataset: str, table: str, split: str) -> datasets.Dataset:
+    """Rows of a latents table."""
+    rows = load_table(dataset, table, split)
+    if "visible_share" not in rows.column_names:
+        raise ValueError(f"`--latents` must be a table of latents, but {table!r} of {dataset} is none.")
+    return rows
+
+
 def print_statistics(latents: datasets.Dataset) -> None:
     """Quantiles and a histogram of the visible share, and the mean agreement with the anchors."""
     shares = np.array(latents["visible_share"])
@@ -58,13 +66,14 @@ def print_statistics(latents: datasets.Dataset) -> None:
 
 def main(args):
     views = load_table(args.dataset_name, "views", args.split)
+    latents = load_latents(args.dataset_name, args.latents, args.split) if args.latents else None
     rows = np.linspace(0, len(views) - 1, min(args.count, len(views))).astype(int)
     pictures = [draw_view(views[int(row)], args.size, args.points) for row in rows]
     sheet = [pictures[start : start + args.columns] for start in range(0, len(pictures), args.columns)]
     args.output.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(sheet).save(args.output, optimize=True)
-    if args.latents:
-        print_statistics(load_table(args.dataset_name, args.latents, args.split))
+    if latents is not None:
+        print_statistics(latents)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from diffusers_vilearn.data.alignment_views import QUERIES, AlignmentViews
 from diffusers_vilearn.data.clouds import takes_sharp_points
 from diffusers_vilearn.data.field_samples import FieldSamples
 from diffusers_vilearn.data.image_encoders import load_image_encoder
+from diffusers_vilearn.data.latents import load_vae
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.errors import refusals_in_one_line
 from diffusers_vilearn.files import read_json_lines
@@ -110,7 +111,7 @@ def parse_args():
     return args
 
 
-def load_vae(args) -> VecSetVAE:
+def first_vae(args) -> VecSetVAE:
     """A new VAE, or the one to go on with."""
     if args.vae_config is not None:
         try:
@@ -118,7 +119,7 @@ def load_vae(args) -> VecSetVAE:
         except (TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{args.vae_config} is no JSON file of arguments of a VecSetVAE: {error}.") from error
     options = {name: getattr(args, name) for name in ("subfolder", "revision", "variant", "cache_dir")}
-    return VecSetVAE.from_pretrained(args.pretrained_model_name_or_path, **options)
+    return load_vae(args.pretrained_model_name_or_path, **options)
 
 
 def load_samples(args, vae_config, weights: LossWeights, num_tokens: list[int]) -> tuple[FieldSamples, FieldSamples]:
@@ -207,7 +208,7 @@ def main(args):
         create_repository(args)
     weights = LossWeights(**{name: getattr(args, f"{name}_weight") for name in TERMS})
 
-    vae = load_vae(args)
+    vae = first_vae(args)
     config = vae.config
     num_tokens = args.num_tokens or [config.num_tokens]
     train_samples, validation_samples = load_samples(args, config, weights, num_tokens)

@@ -19,10 +19,10 @@ import torch
 from arms import MASKS, masked_table
 
 from diffusers_vilearn import VecSetVAE
-from diffusers_vilearn.data.latents import METADATA_FILE, ViewPreparation, anchors_in_view, fingerprint
+from diffusers_vilearn.data.latents import ViewPreparation, anchors_in_view, fingerprint
 from diffusers_vilearn.data.preparation import object_rng
 from diffusers_vilearn.data.shards import load_shard, read_parquet, shard_path, write_table
-from diffusers_vilearn.files import write_atomically
+from diffusers_vilearn.files import LATENTS_FILE, write_atomically
 
 
 def shuffled_tokens(row: dict, num_tokens: int) -> np.ndarray:
@@ -87,7 +87,7 @@ def derive_table(dataset: Path, table: str, masks: str, vae: str | None = None) 
         vae (`str`, *optional*): folder or Hub id of the `VecSetVAE` that made it, for `oracle`.
     """
     name = masked_table(table, masks)
-    metadata = json.loads((dataset / table / METADATA_FILE).read_text())
+    metadata = json.loads((dataset / table / LATENTS_FILE).read_text())
     oracle = _start_oracle(dataset, vae, metadata) if masks == "oracle" else None
     (dataset / name).mkdir(parents=True, exist_ok=True)
     for path in sorted((dataset / table).glob("train-*.parquet")):
@@ -109,7 +109,7 @@ def derive_table(dataset: Path, table: str, masks: str, vae: str | None = None) 
         shard = _replace(shard, "anchor_agreement", [agreement] * len(rows))
         write_table(dataset, name, path.stem, shard)
     # Last of all, as what says that the table is whole.
-    write_atomically(dataset / name / METADATA_FILE, json.dumps({**metadata, "masks": masks}, indent=1).encode())
+    write_atomically(dataset / name / LATENTS_FILE, json.dumps({**metadata, "masks": masks}, indent=1).encode())
 
 
 def _start_oracle(dataset: Path, vae: str | None, metadata: dict) -> OracleMasks:

@@ -30,8 +30,7 @@ from samples import Truths
 from tasks import is_scored, list_tasks
 
 from diffusers_vilearn import VecSetVAE
-from diffusers_vilearn.data.latents import METADATA_FILE
-from diffusers_vilearn.files import write_atomically
+from diffusers_vilearn.files import LATENTS_FILE, write_atomically
 from diffusers_vilearn.training.checkpoints import delete_checkpoint, list_checkpoints, step_of
 
 HERE = Path(__file__).resolve().parent
@@ -76,7 +75,7 @@ class TableJob:
     def _derive(self) -> list | None:
         base = self.settings.latents.table
         # The last file that `masks.py` writes.
-        is_whole = (self.folder / self.table / METADATA_FILE).exists()
+        is_whole = (self.folder / self.table / LATENTS_FILE).exists()
         if is_whole and self._shards(base, "train") == self._shards(self.table, "train"):
             self._check_base(self.folder / base, self.folder / self.table)
             return None
@@ -88,7 +87,7 @@ class TableJob:
 
     def _check_metadata(self, folder: Path) -> None:
         """`train_vilearn.py` checks the models of a table, but takes it with any options."""
-        metadata = json.loads((folder / METADATA_FILE).read_text())
+        metadata = json.loads((folder / LATENTS_FILE).read_text())
         for name, wanted in asdict(self.settings.latents).items():
             if wanted is not None and metadata.get(name, wanted) != wanted:
                 raise ValueError(
@@ -98,7 +97,7 @@ class TableJob:
 
     def _check_base(self, base: Path, derived: Path) -> None:
         """A table whose base was made anew, with other options, is of neither."""
-        made_of, metadata = (json.loads((folder / METADATA_FILE).read_text()) for folder in (base, derived))
+        made_of, metadata = (json.loads((folder / LATENTS_FILE).read_text()) for folder in (base, derived))
         if metadata != {**made_of, "masks": self.masks}:
             raise ValueError(f"{derived} was made of another table than {base} is now; delete it.")
 

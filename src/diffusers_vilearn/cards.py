@@ -14,7 +14,7 @@ import yaml
 from huggingface_hub import DatasetCardData, EvalResult, ModelCard, ModelCardData
 from safetensors import safe_open
 
-from .files import PIPELINE_INDEX, saved_index, write_atomically
+from .files import LATENTS_FILE, PIPELINE_INDEX, PREPARATION_FILE, saved_index, write_atomically
 
 _HERE = Path(__file__).parent
 # An installed package has the templates inside, a source tree at its top.
@@ -207,14 +207,14 @@ def write_dataset_card(folder: str | Path, repo_id: str | None = None) -> Path:
             for table, splits in tables.items()
         ],
     )
-    latents = {table: folder / table / "metadata.json" for table in tables}
+    latents = {table: folder / table / LATENTS_FILE for table in tables}
     values = {
         "repo_id": repo_id or str(folder),
         "rows": tables,
         "sources": {source: count for (source,), count in sorted(_counts(folder / "shapes", "source").items())},
         "creators": {licence: sorted(names) for licence, names in sorted(creators.items())},
         "rejects": sorted(_counts(folder / "rejects", "source", "reason").items()),
-        "options": json.loads((folder / "preparation.json").read_text())["options"],
+        "options": json.loads((folder / PREPARATION_FILE).read_text())["options"],
         "latents": {table: json.loads(file.read_text()) for table, file in latents.items() if file.exists()},
     }
     return _write(folder, "dataset", data, values)

@@ -36,7 +36,7 @@ def noted(note: str) -> Iterator[None]:
 
 @contextmanager
 def named_if_absent(what: str, name: str) -> Iterator[None]:
-    """Raise a `ValueError` in one line where the block does not find the model `name`, a folder or Hub id."""
+    """Raise a `ValueError` in one line where the block does not find `name`, a folder or Hub id."""
     try:
         yield
     except (HFValidationError, OSError) as error:
@@ -44,5 +44,6 @@ def named_if_absent(what: str, name: str) -> Iterator[None]:
         if getattr(error, "errno", None) is not None or Path(name).is_dir():
             raise
         raise ValueError(
-            f"There is no folder {name!r}, and no {what} of that name could be reached on the Hub."
+            f"There is no folder {name!r}, and no {what} of that name could be reached on the Hub. A private or gated"
+            " one needs `hf auth login`."
         ) from error

@@ -14,6 +14,9 @@ from pathlib import Path
 PIPELINE_INDEX = "model_index.json"
 INDICES = (PIPELINE_INDEX, "config.json")
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
+# What `prepare` leaves: in a dataset of its shapes, and in each latents table of its rows.
+PREPARATION_FILE = "preparation.json"
+LATENTS_FILE = "metadata.json"
 
 
 @contextmanager

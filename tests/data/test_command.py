@@ -170,7 +170,7 @@ def test_a_folder_around_the_vae_names_the_vae(models):
 
 @pytest.mark.parametrize("load, what", [(load_vae, "VAE"), (load_image_encoder, "image encoder")])
 def test_a_model_that_is_not_there_is_refused_in_one_line(load, what):
-    with pytest.raises(ValueError, match=rf"^There is no folder 'a/b/c', and no {what} of that name .* the Hub\.$"):
+    with pytest.raises(ValueError, match=rf"^There is no folder 'a/b/c', and no {what} of that name .* login`\.$"):
         load("a/b/c")
 
 
@@ -180,3 +180,7 @@ def test_an_inspection_ends_with_one_line(prepared, tmp_path):
     run = subprocess.run([sys.executable, TRAINING / "inspect_dataset.py", *words], capture_output=True, text=True)
     assert run.returncode == 1 and "Traceback" not in run.stderr
     assert run.stderr.endswith(f"Error: {folder} has no heldout objects (table views); it has those of train.\n")
+    words = ["--dataset_name", folder, "--latents", "shapes", "--output", tmp_path / "views.png"]
+    run = subprocess.run([sys.executable, TRAINING / "inspect_dataset.py", *words], capture_output=True, text=True)
+    assert run.stderr.endswith(f"Error: `--latents` must be a table of latents, but 'shapes' of {folder} is none.\n")
+    assert not (tmp_path / "views.png").exists()

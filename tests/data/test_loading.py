@@ -57,7 +57,7 @@ def test_a_table_that_is_not_there_names_those_that_are(dataset, read):
 
 @pytest.mark.parametrize("name", ["nope/nope/nope", "./nope"])
 def test_a_folder_that_is_not_there_is_called_that(name):
-    with pytest.raises(ValueError, match=f"^There is no folder {name}, and no dataset of that name could be reached"):
+    with pytest.raises(ValueError, match=f"^There is no folder {name!r}, and no dataset of that name could be"):
         load_table(name, "views", "train")
 
 
@@ -66,5 +66,5 @@ def test_a_hub_that_cannot_be_reached_is_called_that(monkeypatch):
         raise ConnectionError("Couldn't reach 'data/nope' on the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(ValueError, match=r"^There is no folder data/nope, and no dataset .* the Hub: Could"):
+    with pytest.raises(ValueError, match=r"^There is no folder 'data/nope', and no dataset .* the Hub"):
         load_table("data/nope", "views", "train")

@@ -197,7 +197,7 @@ def test_the_visible_fraction_belongs_to_the_scores(work, checkpoints, tmp_path)
 @pytest.mark.parametrize("table, column", [("shapes", "surface"), ("views", "visible_points"), ("views", "image")])
 def test_data_are_told_from_others_of_the_same_objects_and_cameras(work, tmp_path, table, column):
     def digest(folder: Path) -> str:
-        return EvaluationViews(str(folder), "train", frame="view", bounds=1.0).digest()
+        return EvaluationViews(str(folder), "train", frame="view", bounds=1.0).digest
 
     def change(row):
         value = row[column]

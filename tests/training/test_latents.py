@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of latents: what becomes of shards without objects, and of two writers of one table."""
 
+import json
 import shutil
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from diffusers_vilearn.data.features import SHAPE_FEATURES, VIEW_FEATURES
 from diffusers_vilearn.data.latents import LatentEncoder, encode_dataset
 from diffusers_vilearn.data.loading import load_table
-from diffusers_vilearn.data.shards import locked, write_shard
+from diffusers_vilearn.data.shards import load_shard, locked, write_shard
+from diffusers_vilearn.files import PREPARATION_FILE
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +64,20 @@ def test_a_table_has_one_number_of_points(work, dataset):
     assert list(one) != list(other)
     with pytest.raises(ValueError, match="`num_points` is 0"):
         LatentEncoder.from_pretrained(*models, device="cpu", num_points=0)
+
+
+def test_shapes_prepared_anew_do_not_keep_their_latents(encoder, dataset):
+    def encode(**plan):
+        (dataset / PREPARATION_FILE).write_text(json.dumps(plan))
+        encode_dataset(encoder, dataset, {"latents": 8}, splits=["train"], batch_size=4)
+
+    encode(options={"image_size": 64, "num_views": 2}, objects={})
+    same = {"num_views": 2, "image_size": 64}
+    encode(options=same, objects={"train": "more of them"})
+    with pytest.raises(ValueError, match="made with another preparation"):
+        encode(options={**same, "image_size": 77})
+    (path,) = (dataset / "views").glob("train-*.parquet")
+    views = load_shard(dataset, "views", path.stem)
+    views.select(range(1, len(views))).to_parquet(path)
+    with pytest.raises(ValueError, match=r"latents.*\.parquet holds latents of other views than .*views"):
+        encode(options=same)

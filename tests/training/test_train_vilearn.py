@@ -222,8 +222,9 @@ def test_what_does_not_fit_is_refused_before_the_first_step(work, tmp_path):
     other = VecSetVAE.from_pretrained(work / "vae")
     with torch.no_grad():
         next(other.parameters()).add_(1)
-    other.save_pretrained(tmp_path / "other-vae")
-    assert "another `--vae`" in refuse(work, tmp_path / "vae", "--vae", tmp_path / "other-vae")
+    other.save_pretrained(tmp_path / "whole" / "other-vae")
+    assert "another `--vae`" in refuse(work, tmp_path / "vae", "--vae", tmp_path / "whole" / "other-vae")
+    assert "did you mean" in refuse(work, tmp_path / "vae", "--vae", tmp_path / "whole")
     assert "have 8 tokens a shape, but the run wants 4" in refuse(work, tmp_path / "tokens", "--num_tokens", 4)
     message = "images of 28 pixels, but the run wants 42"
     assert message in refuse(work, tmp_path / "size", "--resolution", 42)

@@ -192,7 +192,7 @@ def main(args):
     left_out = ("checkpoint", "output_dir", "methods")
     settings = {name: value for name, value in vars(args).items() if name not in left_out}
     settings["f_score_thresholds"] = list(THRESHOLDS)
-    settings |= {"dataset": views.digest(), "frame": views.frame, "bounds": views.bounds}
+    settings |= {"dataset": views.digest, "frame": views.frame, "bounds": views.bounds}
     settings |= {name: fingerprint(getattr(pipeline, name)) for name in ("vae", "image_encoder")}
     for method in args.methods:
         file = ScoreFile(args.output_dir, method)

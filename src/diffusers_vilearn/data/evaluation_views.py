@@ -5,6 +5,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 import datasets
 import numpy as np
@@ -107,6 +108,7 @@ class EvaluationViews:
     def __len__(self) -> int:
         return len(self.views)
 
+    @cached_property
     def digest(self) -> str:
         """Tells the split from another one by its shapes' boxes and all its cameras, and from one prepared otherwise
         by all there is of its first views; the same for any number of views per object."""

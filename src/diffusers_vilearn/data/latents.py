@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from transformers import AutoImageProcessor
 
 from ..errors import named_if_absent
-from ..files import remove_temporaries, what_lies_in, write_atomically
+from ..files import LATENTS_FILE, PREPARATION_FILE, remove_temporaries, what_lies_in, write_atomically
 from ..models import VecSetVAE
 from ..models.autoencoder_vecset import DiagonalGaussianDistribution
 from ..visibility import check_min_votes, group_visible_tokens
@@ -30,9 +30,8 @@ from .images import patch_tokens, pixel_values, prepare_condition_image
 from .loading import no_objects
 from .preparation import object_rng
 from .shapes import TABLES
-from .shards import load_shard, locked, open_shard, rows_by_split, shard_path
+from .shards import load_shard, locked, open_shard, read_parquet, rows_by_split, shard_path
 
-METADATA_FILE = "metadata.json"
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 
@@ -110,16 +109,22 @@ def check_image_size(image_size: int, image_encoder) -> None:
         )
 
 
-def load_vae(name: str) -> VecSetVAE:
+def load_vae(name: str, *, subfolder: str | None = None, **options) -> VecSetVAE:
     """The `VecSetVAE` of a folder or Hub id.
+
+    Args:
+        name (`str`): folder or Hub id.
+        subfolder (`str`, *optional*): of it.
+        options: `revision`, `variant`, `cache_dir`.
 
     Raises:
         ValueError: there is none; of a folder that holds none it names the sub-folders that do.
     """
-    if Path(name).is_dir() and not Path(name, "config.json").is_file():
-        raise ValueError(f"`vae` must be a VecSetVAE, but {what_lies_in(Path(name), ('config.json',), 'VecSetVAE')}")
+    folder = Path(name, subfolder or "")
+    if Path(name).is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(f"`vae` must be a VecSetVAE, but {what_lies_in(folder, ('config.json',), 'VecSetVAE')}")
     with named_if_absent("VAE", name):
-        return VecSetVAE.from_pretrained(name)
+        return VecSetVAE.from_pretrained(name, subfolder=subfolder, **options)
 
 
 def preprocess_images(image_processor, images) -> torch.Tensor:
@@ -192,9 +197,11 @@ class LatentEncoder:
             "image_size": self.image_processor.crop_size["height"],
         }
 
-    def check_table(self, folder: Path, num_tokens: int) -> None:
-        """Record what the table in `folder` is made with; refuse to go on with one made otherwise."""
-        path, metadata = folder / METADATA_FILE, self.metadata(num_tokens)
+    def check_table(self, dataset: Path, table: str, num_tokens: int) -> None:
+        """Record what a table is made with and of; refuse to go on with one made otherwise."""
+        folder = dataset / table
+        path = folder / LATENTS_FILE
+        metadata = self.metadata(num_tokens) | {"preparation": preparation_digest(dataset)}
         if not path.exists():
             write_atomically(path, json.dumps(metadata, indent=1).encode())
             return
@@ -310,6 +317,15 @@ def anchors_in_view(anchors: np.ndarray, visible_points: np.ndarray) -> np.ndarr
     return tree.query(anchors)[0] < 3 * spacing
 
 
+def preparation_digest(dataset: Path) -> str | None:
+    """SHA-256 of the options that the shapes and views of a dataset were prepared with, if it says so."""
+    path = dataset / PREPARATION_FILE
+    if not path.exists():
+        return None
+    options = json.loads(path.read_text())["options"]
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
+
+
 def encode_dataset(
     encoder: LatentEncoder, dataset: Path, tables: dict[str, int], *, splits: list[str], batch_size: int
 ) -> dict[str, int]:
@@ -326,8 +342,8 @@ def encode_dataset(
         `dict[str, int]`: rows that each table has of these splits.
 
     Raises:
-        ValueError: `batch_size` is below 1, a table has the name of another kind or was made otherwise, there is no
-            such dataset, a split has no shapes, or another process is writing to a table.
+        ValueError: `batch_size` is below 1, a table has the name of another kind or was made otherwise or of other
+            views, there is no such dataset, a split has no shapes, or another process is writing to a table.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` is {batch_size}; it must be at least 1.")
@@ -337,11 +353,13 @@ def encode_dataset(
     with ExitStack() as locks:
         for table, num_tokens in tables.items():
             locks.enter_context(locked(dataset / table))
-            encoder.check_table(dataset / table, num_tokens)
+            encoder.check_table(dataset, table, num_tokens)
             remove_temporaries(dataset / table)
         for shard in tqdm(shards, desc=f"Shards of {', '.join(tables)}"):
-            missing = {name: count for name, count in tables.items() if not shard_path(dataset, name, shard).exists()}
-            if missing:
+            there = [name for name in tables if shard_path(dataset, name, shard).exists()]
+            for table in there:
+                _check_views(dataset, table, shard)
+            if missing := {name: count for name, count in tables.items() if name not in there}:
                 _write_latents(encoder, dataset, shard, missing, batch_size)
     rows = {table: rows_by_split(dataset / table) for table in tables}
     return {table: sum(counts[split] for split in set(splits)) for table, counts in rows.items()}
@@ -358,6 +376,14 @@ def _shards_of(dataset: Path, splits: list[str]) -> list[str]:
         raise no_objects(dataset, "shapes", empty[0])
     shards = sorted(path.stem for path in (dataset / "shapes").glob("*.parquet"))
     return [shard for shard in shards if shard.split("-")[0] in splits]
+
+
+def _check_views(dataset: Path, table: str, shard: str) -> None:
+    """Raise `ValueError` for latents of other views than the shard has now."""
+    paths = [shard_path(dataset, name, shard) for name in (table, "views")]
+    made, prepared = ({*zip(*read_parquet(path, ["uid", "view"]).to_pydict().values())} for path in paths)
+    if made != prepared:
+        raise ValueError(f"{paths[0]} holds latents of other views than {paths[1]}; choose another name.")
 
 
 def _write_latents(encoder: LatentEncoder, dataset: Path, shard: str, tables: dict[str, int], batch_size: int) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import datasets
 import pyarrow.parquet as pq
-from huggingface_hub.errors import HFValidationError
 
+from ..errors import named_if_absent
 from .shards import rows_by_split
 
 
@@ -25,7 +25,8 @@ def load_table(dataset: str, table: str, split: str, cache_dir: str | None = Non
             Parquet files: it names them.
     """
     if not Path(dataset).is_dir():
-        return _load_from_hub(dataset, table, split, cache_dir)
+        with named_if_absent("dataset", dataset):
+            return datasets.load_dataset(dataset, table, split=split, cache_dir=cache_dir)
     files = table_files(dataset, table, split)
     try:
         return datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=cache_dir)
@@ -58,15 +59,6 @@ def no_objects(dataset: str | Path, table: str, split: str) -> ValueError:
     others = [name for name, count in rows_by_split(Path(dataset, table)).items() if count]
     there = f"it has those of {', '.join(others)}" if others else "the table is empty"
     return ValueError(f"{dataset} has no {split} objects (table {table}); {there}.")
-
-
-def _load_from_hub(dataset: str, table: str, split: str, cache_dir: str | None) -> datasets.Dataset:
-    try:
-        return datasets.load_dataset(dataset, table, split=split, cache_dir=cache_dir)
-    except (ConnectionError, FileNotFoundError, HFValidationError) as error:
-        raise ValueError(
-            f"There is no folder {dataset}, and no dataset of that name could be reached on the Hub: {error}"
-        ) from error
 
 
 def _is_readable(path: str) -> bool:

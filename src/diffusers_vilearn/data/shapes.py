@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from ..files import remove_temporaries, write_atomically
+from ..files import PREPARATION_FILE, remove_temporaries, write_atomically
 from .engines import Answers
 from .features import REJECT_FEATURES, SHAPE_FEATURES, VIEW_FEATURES
 from .preparation import ObjectPreparation, Reject, reject_object
@@ -23,7 +23,6 @@ from .workers import WorkerFailure
 
 # In the order in which they are written: a shard with shapes is a finished one.
 TABLES = {"rejects": REJECT_FEATURES, "views": VIEW_FEATURES, "shapes": SHAPE_FEATURES}
-OPTIONS_FILE = "preparation.json"
 
 
 def make_plan(
@@ -34,7 +33,7 @@ def make_plan(
     Raises:
         ValueError: it has rows that were made otherwise, or of a list that has changed since.
     """
-    path = output_dir / OPTIONS_FILE
+    path = output_dir / PREPARATION_FILE
     options = asdict(preparation.options) | asdict(preparation.limits) | {"objects_per_shard": objects_per_shard}
     wanted = {"options": json.loads(json.dumps(options)), "objects": digests}
     if path.exists():
@@ -90,7 +89,7 @@ def build_shapes(
     with locked(output_dir):
         plan = make_plan(output_dir, preparation, group_digests(records, shards), objects_per_shard)
         _check_uids(output_dir, records, shards)
-        write_atomically(output_dir / OPTIONS_FILE, json.dumps(plan, indent=1).encode())
+        write_atomically(output_dir / PREPARATION_FILE, json.dumps(plan, indent=1).encode())
         for folder in (output_dir, *(output_dir / table for table in TABLES)):
             remove_temporaries(folder)
         _prepare_missing(records, shards, output_dir, preparation, run)

@@ -112,7 +112,7 @@ class MetricSuite:
             options (`Iterable[str]`): of `args`, that they are made with.
         """
         metrics = sorted({"geometry", *self.args.metrics})
-        known = vars(self.args) | {"dataset": views.digest(), "frame": views.frame, "bounds": views.bounds}
+        known = vars(self.args) | {"dataset": views.digest, "frame": views.frame, "bounds": views.bounds}
         known |= self.identities
         names = [*options, *(name for metric in metrics for name in MEASURED_WITH.get(metric, ()))]
         names += ["objects"] if metrics_of_true_meshes(self.args) else []

@@ -14,7 +14,7 @@ from peft import LoraConfig
 from transformers import AutoImageProcessor, BaseImageProcessor, Dinov2Model
 
 from ..data.image_encoders import load_image_encoder
-from ..data.latents import at_image_size
+from ..data.latents import at_image_size, load_vae
 from ..models import VecSetVAE, ViLearnTransformer3DModel
 
 # The attention layers of both kinds of blocks.
@@ -52,9 +52,9 @@ class FrozenModels:
         common = {"cache_dir": args.cache_dir}
         part = {**common, "revision": args.revision}
         if args.vae is not None:
-            vae = VecSetVAE.from_pretrained(args.vae, **common)
+            vae = load_vae(args.vae, **common)
         else:
-            vae = VecSetVAE.from_pretrained(whole, subfolder="vae", variant=args.variant, **part)
+            vae = load_vae(whole, subfolder="vae", variant=args.variant, **part)
         if args.image_encoder is not None:
             image_encoder = load_image_encoder(args.image_encoder, **common)
             processor = AutoImageProcessor.from_pretrained(args.image_encoder, **common)

@@ -9,8 +9,9 @@ import datasets
 import numpy as np
 from huggingface_hub import hf_hub_download
 
-from ..data.latents import METADATA_FILE, fingerprint
+from ..data.latents import fingerprint
 from ..data.records import uid_key
+from ..files import LATENTS_FILE
 
 
 def read_metadata(dataset: str, table: str, cache_dir: str | None = None) -> dict:
@@ -22,9 +23,9 @@ def read_metadata(dataset: str, table: str, cache_dir: str | None = None) -> dic
         cache_dir (`str`, *optional*): of what comes from the Hub.
     """
     if not Path(dataset).is_dir():
-        path = Path(hf_hub_download(dataset, METADATA_FILE, subfolder=table, repo_type="dataset", cache_dir=cache_dir))
+        path = Path(hf_hub_download(dataset, LATENTS_FILE, subfolder=table, repo_type="dataset", cache_dir=cache_dir))
     else:
-        path = Path(dataset) / table / METADATA_FILE
+        path = Path(dataset) / table / LATENTS_FILE
     if not path.exists():
         raise ValueError(f"{dataset} has no latents table {table!r} ({path} is missing); `prepare latents` writes it.")
     return json.loads(path.read_text())
