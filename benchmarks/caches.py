@@ -21,7 +21,7 @@ from diffusers import FirstBlockCacheConfig, PyramidAttentionBroadcastConfig, Ta
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline
 from diffusers_vilearn.data.evaluation_views import EvaluationViews
-from diffusers_vilearn.metrics.reconstruction import occupancy_iou
+from diffusers_vilearn.metrics.reconstruction import decoded_field, occupancy_iou
 from diffusers_vilearn.models.transformer_vilearn import ViLearnAttention
 
 STEPS = 50
@@ -88,9 +88,8 @@ def generate(pipe, view, num_inference_steps: int, guidance_scale: float) -> tor
         generator=torch.Generator().manual_seed(0),
         output_type="latent",
     ).meshes
-    hidden = pipe.vae.decode(pipe.vae.denormalize_latents(latents))
-    xyz = torch.from_numpy(view.xyz)
-    return torch.cat([pipe.vae.query(chunk[None], hidden)[0, :, 0] > 0 for chunk in xyz.split(16384)])
+    field = decoded_field(pipe.vae, latents)
+    return torch.cat([field(chunk) > 0 for chunk in torch.from_numpy(view.xyz).split(16384)])
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from diffusers_vilearn.data.field_samples import cover_cube, draw, move_field
 from diffusers_vilearn.data.latents import fingerprint
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.geometry import field_grid
-from diffusers_vilearn.metrics.reconstruction import THRESHOLDS, decoded_field, occupancy_iou, score_shape
+from diffusers_vilearn.metrics.reconstruction import THRESHOLDS, decoded_field, extract_and_score, occupancy_iou
 from diffusers_vilearn.metrics.score_files import ScoreFile
 from diffusers_vilearn.models import VecSetVAE
 
@@ -206,7 +206,7 @@ def main(args):
                 continue
             view = views[index]
             with torch.no_grad():
-                scores = score_shape(field_of(view), view, config, args.resolution)
+                _, scores = extract_and_score(field_of(view), view, config, args.resolution)
             file.append(view.uid, view.view, scores)
 
 

@@ -197,11 +197,6 @@ def no_surface_metrics(view, bounds: float, thresholds: Sequence[float] = THRESH
     return scores | {f"{side}_recall@{threshold}": 0.0 for side in _sides(view.seen) for threshold in thresholds}
 
 
-def score_shape(field: Callable[[torch.Tensor], torch.Tensor], view, vae_config, resolution: int) -> dict[str, float]:
-    """All metrics of one predicted shape; see `extract_and_score`."""
-    return extract_and_score(field, view, vae_config, resolution)[1]
-
-
 def extract_and_score(
     field: Callable[[torch.Tensor], torch.Tensor],
     view,

@@ -289,8 +289,8 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
                 Scale of [classifier-free guidance](https://huggingface.co/papers/2207.12598); a higher one follows
                 the image more closely. 1 or less turns it off.
             visible_fraction (`float`, *optional*):
-                The share of the shape tokens that is declared visible in the image, in [0, 1]: 1/4 invents more
-                detail where the image does not show the object, 1/2 less. Defaults to
+                The share of the shape tokens that is declared visible in the image, in [0, 1]: in the paper 1/4
+                invents more detail where the image does not show the object, 1/2 less; models differ. Defaults to
                 `transformer.config.visible_fraction`.
             num_shapes_per_image (`int`, *optional*, defaults to 1):
                 The number of shapes to generate per image.

@@ -112,7 +112,8 @@ def measure_latents(
     vae: VecSetVAE, samples: FieldSamples, batch_size: int, max_shapes: int = 4096
 ) -> tuple[list[float], list[float]]:
     """Per-channel mean and standard deviation of sampled latents over the first `max_shapes` shapes or so."""
-    generator = torch.Generator(vae.device).manual_seed(0)
+    # of the CPU: the same noise on any device
+    generator = torch.Generator().manual_seed(0)
     latents = []
     for batch in islice(whole_batches(samples, batch_size, vae.device), math.ceil(max_shapes / batch_size)):
         posterior = vae.encode(batch["points"], batch.get("sharp_points")).latent_dist
