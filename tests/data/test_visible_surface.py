@@ -10,8 +10,7 @@ from diffusers_vilearn.data.preparation import PreparationOptions, prepare_objec
 from diffusers_vilearn.data.quality import QualityLimits
 from diffusers_vilearn.data.shards import write_shard
 from diffusers_vilearn.data.visible_surface import seen_by_view
-from diffusers_vilearn.geometry import EmbreeRenderer, fit_camera, visible_points
-from diffusers_vilearn.metrics.reconstruction import sample_cloud
+from diffusers_vilearn.geometry import EmbreeRenderer, fit_camera, sample_surface, visible_points
 
 
 @pytest.mark.parametrize("vertical_fov", [40.0, None], ids=["perspective", "orthographic"])
@@ -19,7 +18,7 @@ def test_the_seen_cap_of_a_sphere(vertical_fov):
     sphere = trimesh.creation.icosphere(subdivisions=5)
     camera = fit_camera(sphere.vertices, 30, 10, vertical_fov=vertical_fov)
     rendering = EmbreeRenderer(sphere).render(camera, 256)
-    surface = sample_cloud(sphere, 5000)
+    surface = sample_surface(sphere, 5000, np.random.default_rng(0))
     seen = seen_by_view(surface, visible_points(rendering, 8192, np.random.default_rng(0)), camera)
     backward = camera.camera_to_world[:3, 2]
     height = 0.0 if vertical_fov is None else 1 / np.linalg.norm(camera.position)
@@ -30,7 +29,7 @@ def test_the_far_side_of_a_thin_plate_is_not_seen():
     plate = trimesh.creation.box((1, 1, 0.01))
     camera = fit_camera(plate.vertices, 0, 0)
     points = visible_points(EmbreeRenderer(plate).render(camera, 128), 2048, np.random.default_rng(0))
-    surface = sample_cloud(plate, 4000)
+    surface = sample_surface(plate, 4000, np.random.default_rng(0))
     np.testing.assert_array_equal(seen_by_view(surface, points, camera), surface[:, 5] > 0.5)
 
 

@@ -11,6 +11,7 @@ from diffusers_vilearn.geometry import (
     solid_surface,
     winding_number,
 )
+from diffusers_vilearn.geometry.field import drop_hidden_components
 
 
 def test_signed_distance_of_a_box_is_exact_and_positive_inside():
@@ -31,6 +32,41 @@ def test_signs_agree_with_the_winding_number():
 def test_a_watertight_single_solid_is_returned_as_it_is():
     mesh = trimesh.creation.icosphere(radius=0.9)
     assert solid_surface(mesh) is mesh
+
+
+def test_a_solid_that_crosses_itself_keeps_its_outside_only():
+    spindle = trimesh.creation.torus(0.3, 0.5)
+    assert spindle.is_volume and len(spindle.split()) == 1
+    solid = solid_surface(spindle)
+    # The tube covers the axis up to sqrt(0.5² - 0.3²); its hidden side comes as near to the centre as 0.2.
+    assert np.linalg.norm(solid.vertices, axis=1).min() > 0.39
+    points = np.random.default_rng(0).uniform(-1, 1, (5000, 3))
+    wrong = (signed_distance(solid, points) > 0) != (winding_number(spindle, points) > 0.5)
+    assert wrong.mean() < 0.05, "the shell is 1/64 thick"
+    assert (winding_number(solid, points[~wrong]) > 0.5).mean() > 0.1
+
+
+def test_solids_beside_each_other_are_kept_whatever_their_first_face_is():
+    box = trimesh.creation.box((0.4, 0.4, 0.4))
+    # The first edge is cut in the middle on one of its sides, which a face without an area closes.
+    (a, b, c), middle = box.faces[0], len(box.vertices)
+    vertices = np.concatenate([box.vertices, [box.vertices[[a, b]].mean(axis=0)]])
+    faces = np.concatenate([[[a, b, middle], [a, middle, c], [middle, b, c]], box.faces[1:]])
+    cut = trimesh.Trimesh(vertices, faces, process=False)
+    places = np.random.default_rng(0).uniform(-0.1, 0.1, (20, 3)) + np.arange(20)[:, None] * [0.7, 0, 0]
+    both = trimesh.util.concatenate([cut.copy().apply_translation(place) for place in places])
+    assert both.is_watertight and len(drop_hidden_components(both).split(only_watertight=False)) == len(places)
+
+
+def test_meshes_without_triangles_are_refused():
+    empty = trimesh.Trimesh()
+    for function in (signed_distance, winding_number):
+        with pytest.raises(ValueError, match="at least one triangle"):
+            function(empty, np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="at least one triangle"):
+        solid_surface(empty)
+    with pytest.raises(ValueError, match="at least one triangle"):
+        sample_surface(empty, 1, np.random.default_rng(0))
 
 
 def test_an_open_box_becomes_a_watertight_solid_of_thin_walls():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusers_vilearn.geometry import (
+    MeshError,
     drop_specks,
     export_mesh,
     load_mesh,
@@ -266,7 +267,7 @@ def test_unused_vertices_do_not_count_in_normalisation():
 
 
 def test_meshes_without_extent_cannot_be_normalised():
-    with pytest.raises(ValueError, match="extent"):
+    with pytest.raises(ValueError, match="an area"):
         normalize_mesh(trimesh.Trimesh(np.ones((3, 3)), [[0, 1, 2]], process=False))
 
 
@@ -288,6 +289,43 @@ def test_simplify_copes_with_what_is_no_manifold():
     simple = simplify_mesh(trimesh.Trimesh(vertices, faces, process=False), 600)
     assert 300 < len(simple.faces) <= 600
     np.testing.assert_allclose(simple.bounds, [[-1, -1, -1], [4, 4, 4]], atol=0.1)
+
+
+def test_simplify_turns_faces_to_agree():
+    sphere = trimesh.creation.icosphere(3)
+    for turned in ([0], [100], range(0, 600)):
+        faces = sphere.faces.copy()
+        faces[list(turned)] = faces[list(turned), ::-1]
+        simple = simplify_mesh(trimesh.Trimesh(sphere.vertices, faces, process=False), 200)
+        assert simple.is_winding_consistent and simple.volume == pytest.approx(sphere.volume, rel=0.1)
+
+
+def test_simplify_refuses_what_has_one_side():
+    angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    ring = np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1)
+    across = np.cos(angles / 2)[:, None] * ring + np.sin(angles / 2)[:, None] * [0, 0, 1]
+    vertices = np.concatenate([ring - 0.3 * across, ring + 0.3 * across])
+    here, there = np.arange(64), np.roll(np.arange(64), -1)
+    # Once around, the strip meets itself upside down.
+    low, high = np.where(there == 0, 64, there), np.where(there == 0, 0, there + 64)
+    faces = np.concatenate([np.stack([here, low, high], 1), np.stack([here, high, here + 64], 1)])
+    with pytest.raises(ValueError, match="one side only"):
+        simplify_mesh(trimesh.Trimesh(vertices, faces, process=False), 50)
+
+
+@pytest.mark.parametrize("far", [3.0, 1e6])
+def test_a_face_without_an_area_has_no_say_in_the_size(far):
+    box = trimesh.creation.box((1, 2, 1))
+    faces = np.concatenate([box.faces, [[0, 8, 8], [8, 9, 8]]])
+    needle = trimesh.Trimesh(np.concatenate([box.vertices, [[far, 0, 0], [0, far, 0]]]), faces, process=False)
+    validate_mesh(needle)
+    normalized, transform = normalize_mesh(needle)
+    np.testing.assert_allclose(transform, normalize_mesh(box)[1])
+    merged = merge_geometry(normalized)
+    assert len(merged.vertices) == 8 and len(merged.faces) == 12
+    needle.vertices[9] = np.nan
+    with pytest.raises(MeshError, match="finite"):
+        validate_mesh(needle)
 
 
 def test_specks_are_dropped_and_nothing_else():

@@ -38,6 +38,16 @@ def test_a_turntable_is_a_gif_of_one_turn(tmp_path):
     assert np.abs(frames[1] - frames[9]).mean() < 0.1 * np.abs(frames[1] - frames[5]).mean()
 
 
+def test_a_turntable_of_what_looks_alike_from_all_sides_has_as_many_frames(tmp_path):
+    profile = np.array([[0.0, -0.5], [0.4, -0.5], [0.2, 0.1], [0.3, 0.5], [0.0, 0.5]])
+    vase = trimesh.creation.revolve(profile, sections=64).apply_transform(
+        trimesh.transformations.rotation_matrix(-np.pi / 2, [1, 0, 0])
+    )
+    write_turntable(vase, tmp_path / "turn.gif", resolution=56)
+    with Image.open(tmp_path / "turn.gif") as gif:
+        assert gif.n_frames == 16
+
+
 def test_both_heads_score_every_turntable(tmp_path, turntables):
     scorer = Hi3DEval(make_checkout(tmp_path / "checkout"), launcher=[sys.executable])
     assert scorer(turntables) == [{"gp": 10.0 + number, "gd": number} for number in (3.0, 1.0, 2.0)]

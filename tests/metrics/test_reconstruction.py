@@ -10,13 +10,13 @@ import pytest
 import torch
 import trimesh
 
+from diffusers_vilearn.geometry import sample_surface
 from diffusers_vilearn.metrics.floaters import count_components
 from diffusers_vilearn.metrics.neighbours import brute_force, k_d_tree, nearest
 from diffusers_vilearn.metrics.reconstruction import (
     SurfaceDistances,
     extract_and_score,
     occupancy_iou,
-    sample_cloud,
     surface_metrics,
     volume_iou,
 )
@@ -145,6 +145,9 @@ def test_both_searches_find_the_same_neighbours():
     points, others = (torch.rand(count, 3, generator=generator) for count in (300, 500))
     for ours, theirs in zip(brute_force(points, others), k_d_tree(points, others)):
         torch.testing.assert_close(ours, theirs)
+    halved = nearest(points.bfloat16().requires_grad_(), others.bfloat16())
+    for ours, theirs in zip(halved, nearest(points.bfloat16().float(), others.bfloat16().float())):
+        torch.testing.assert_close(ours, theirs.to(ours.dtype))
     with pytest.raises(ValueError, match="same leading shape"):
         nearest(points, others[None])
 
@@ -160,7 +163,7 @@ def test_distances_on_cuda_are_those_on_the_cpu():
 def test_concentric_spheres_are_their_radii_apart():
     small, large = (trimesh.creation.icosphere(subdivisions=5, radius=radius) for radius in (0.5, 0.6))
     distances = SurfaceDistances.between(
-        *(sample_cloud(mesh, 50_000, seed) for seed, mesh in enumerate((small, large)))
+        *(sample_surface(mesh, 50_000, np.random.default_rng(seed)) for seed, mesh in enumerate((small, large)))
     )
     assert distances.chamfer().item() == pytest.approx(0.1, rel=0.01)
     assert distances.chamfer_l2().item() == pytest.approx(0.01, rel=0.01)
@@ -169,7 +172,7 @@ def test_concentric_spheres_are_their_radii_apart():
 
 def test_a_mesh_against_its_own_surface_is_perfect_up_to_sampling():
     sphere = trimesh.creation.icosphere(subdivisions=4, radius=0.8)
-    scores = surface_metrics(sphere, sample_cloud(sphere, 8192, seed=1))
+    scores = surface_metrics(sphere, sample_surface(sphere, 8192, np.random.default_rng(1)))
     assert scores["f_score@0.05"] > 0.999 and scores["chamfer"] < 0.02 and scores["normal_consistency"] > 0.99
     assert scores["components"] == 1 and scores["floaters"] == 0
 
@@ -225,7 +228,7 @@ def test_a_field_without_a_surface_fails_and_has_no_pieces_to_count():
 
 def test_a_mesh_without_triangles_is_refused():
     empty, box = trimesh.Trimesh(), trimesh.creation.box()
-    for metric in (lambda: volume_iou(box, empty), lambda: sample_cloud(empty, 10), lambda: in_unit_sphere(empty)):
+    for metric in (lambda: volume_iou(box, empty), lambda: in_unit_sphere(empty)):
         with pytest.raises(ValueError, match="`mesh` must have at least one triangle"):
             metric()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -213,13 +213,17 @@ def nondegenerate_faces(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 def merge_geometry(mesh: Mesh) -> trimesh.Trimesh:
     """All triangles of `mesh` as one bare mesh: transforms applied, equal positions shared, needles dropped."""
-    placed = [placed_triangles(part, transform) for part, transform in mesh_parts(mesh)]
+    placed = [_with_an_area(*placed_triangles(part, transform)) for part, transform in mesh_parts(mesh)]
     offsets = np.cumsum([0] + [len(vertices) for vertices, _ in placed])
     vertices = np.concatenate([np.zeros((0, 3)), *(vertices for vertices, _ in placed)])
     faces = np.concatenate([np.zeros((0, 3), np.int64), *(f + o for (_, f), o in zip(placed, offsets))])
     if len(vertices):
         vertices, faces = _share_vertices(vertices, faces)
-    return trimesh.Trimesh(vertices, faces[nondegenerate_faces(vertices, faces)], process=False)
+    return trimesh.Trimesh(vertices, faces, process=False)
+
+
+def _with_an_area(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return vertices, faces[nondegenerate_faces(vertices, faces)]
 
 
 def _share_vertices(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -238,12 +242,17 @@ def unique_positions(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, shared.ravel()
 
 
-def referenced_bounds(mesh: Mesh) -> np.ndarray:
-    """(2, 3) lowest and highest corner of the box about all vertices that a face uses."""
-    parts = [placed_triangles(part, transform) for part, transform in mesh_parts(mesh) if len(part.faces)]
-    if not parts:
-        raise ValueError("`mesh` must have at least one triangle, got none")
-    used = [vertices[np.unique(faces)] for vertices, faces in parts]
+def surface_bounds(mesh: Mesh) -> np.ndarray:
+    """(2, 3) lowest and highest corner of the box about all triangles with an area: what cannot be seen has no say."""
+    parts = [_with_an_area(*placed_triangles(part, transform)) for part, transform in mesh_parts(mesh)]
+    if not any(len(faces) for _, faces in parts):
+        raise ValueError("`mesh` must have at least one triangle with an area, got none")
+    return _box_about(parts)
+
+
+def _box_about(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """(2, 3) box about the vertices that a face uses."""
+    used = [vertices[np.unique(faces)] for vertices, faces in parts if len(faces)]
     return np.stack([np.min([v.min(axis=0) for v in used], axis=0), np.max([v.max(axis=0) for v in used], axis=0)])
 
 
@@ -263,7 +272,7 @@ def validate_mesh(mesh: Mesh, max_faces: int = MAX_FACES) -> None:
         if part.faces.min(initial=0) < 0 or part.faces.max(initial=-1) >= len(part.vertices):
             raise MeshError("degenerate", "`mesh` has faces that refer to vertices which do not exist")
     with np.errstate(over="ignore", invalid="ignore"):
-        bounds = referenced_bounds(mesh)
+        bounds = _box_about(placed_triangles(part, transform) for part, transform in parts)
         extent = bounds[1] - bounds[0]
     if not np.isfinite(bounds).all() or not np.isfinite(extent).all():
         raise MeshError("not_finite", f"`mesh` must have finite coordinates, got bounds {bounds.tolist()}")
@@ -274,12 +283,12 @@ def validate_mesh(mesh: Mesh, max_faces: int = MAX_FACES) -> None:
 
 
 def normalize_mesh(mesh: Mesh, half_side: float = 0.95) -> tuple[Mesh, np.ndarray]:
-    """A copy with its bounding box centred on the origin and its longest half-side scaled to `half_side`.
+    """A copy with the box about its triangles centred on the origin and its longest half-side scaled to `half_side`.
 
     Returns:
         The copy, and the (4, 4) float64 transform that maps the input to it.
     """
-    low, high = referenced_bounds(mesh)
+    low, high = surface_bounds(mesh)
     longest = (high - low).max() / 2
     if not 0 < longest < np.inf:
         raise ValueError(f"`mesh` must have a finite extent above zero, got bounds {low.tolist()} to {high.tolist()}")
@@ -294,7 +303,10 @@ def normalize_mesh(mesh: Mesh, half_side: float = 0.95) -> tuple[Mesh, np.ndarra
 def simplify_mesh(mesh: Mesh, faces: int) -> trimesh.Trimesh:
     """Bare triangles of `mesh`, reduced to at most `faces` by quadric edge collapse where the topology allows.
 
-    Non-manifold edges are cut open first, since libigl's decimation needs a manifold.
+    Faces are oriented alike and non-manifold edges cut open first: libigl's decimation needs an oriented manifold.
+
+    Raises:
+        ValueError: `faces` is below 4, no triangle is left, or a part has one side only (a Möbius strip).
     """
     if faces < 4:
         raise ValueError(f"`faces` must be at least 4, got {faces}")
@@ -304,10 +316,22 @@ def simplify_mesh(mesh: Mesh, faces: int) -> trimesh.Trimesh:
     vertices, triangles = np.asarray(merged.vertices), np.asarray(merged.faces, dtype=np.int64)
     if not _is_manifold(triangles):
         vertices, triangles, _ = igl.split_nonmanifold(vertices, triangles)
+    triangles = _oriented(triangles)
     vertices, triangles, _, _ = igl.qslim(np.asfortranarray(vertices), np.asfortranarray(triangles, np.int32), faces)
     if not len(triangles):
         raise ValueError(f"`mesh` could not be simplified from {len(merged.faces)} to {faces} triangles")
     return trimesh.Trimesh(vertices, triangles, process=False)
+
+
+def _oriented(faces: np.ndarray) -> np.ndarray:
+    """Faces (F, 3) of a manifold, the minority of each connected part turned round to agree with the majority."""
+    turned, parts = igl.bfs_orient(faces)
+    votes = np.bincount(parts, np.where((turned == faces).all(axis=1), 1, -1))
+    turned[votes[parts] < 0] = turned[votes[parts] < 0, ::-1]
+    edges = turned[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+    if len(np.unique(edges[:, 0] * (edges.max() + 1) + edges[:, 1])) < len(edges):
+        raise ValueError("`mesh` could not be simplified: it has a part with one side only")
+    return turned
 
 
 def _is_manifold(faces: np.ndarray) -> bool:

@@ -28,6 +28,8 @@ from .mesh import Mesh, mesh_parts, nondegenerate_faces, placed_triangles, uniqu
 
 # Faces that meet at a sharper angle (degrees) get an edge in the shading and in the normals.
 _CREASE_ANGLE = 50.0
+# Where more faces meet in a vertex there is no smooth normal to speak of: the middle of a disc, the tip of a cone.
+_MAX_VALENCE = 1000
 # Larger textures are reduced: an image of at most this side shows no more detail.
 _MAX_TEXTURE_SIDE = 1024
 _GREY = (0.7, 0.7, 0.7)
@@ -247,7 +249,12 @@ def _normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
     Taken from the triangles, not from the file: stored normals are missing or wrong in many meshes.
     """
     first, shared = unique_positions(vertices)
-    corners = igl.per_corner_normals(vertices[first], shared[faces], _CREASE_ANGLE)
+    positions, joined = vertices[first], shared[faces]
+    # libigl visits all faces of a vertex for each of its corners: where these are very many, each keeps to itself.
+    crowded = (np.bincount(joined.ravel(), minlength=len(first)) > _MAX_VALENCE)[joined]
+    joined[crowded] = len(first) + np.arange(crowded.sum())
+    positions = np.concatenate([positions, vertices[faces[crowded]]])
+    corners = igl.per_corner_normals(positions, joined, _CREASE_ANGLE)
     edges = vertices[faces[:, 1:]] - vertices[faces[:, :1]]
     face_normals = _normalize(np.cross(edges[:, 0], edges[:, 1]))
     return corners.reshape(-1, 3, 3).astype(np.float32), face_normals.astype(np.float32)
@@ -458,7 +465,8 @@ class NvdiffrastRenderer(_Renderer):
             import nvdiffrast.torch as dr
         except ImportError as error:
             raise ImportError(
-                "the nvdiffrast backend needs the `cuda` extra: pip install 'diffusers-vilearn[cuda]'; "
+                "the nvdiffrast backend needs the `cuda` extra: pip install setuptools wheel ninja, then pip install "
+                "--no-build-isolation 'diffusers-vilearn[cuda]'; "
                 "backend='embree' renders the same on the CPU"
             ) from error
         import torch
@@ -467,16 +475,15 @@ class NvdiffrastRenderer(_Renderer):
         self._rasterize = dr.rasterize
         self._context = dr.RasterizeCudaContext(device=device)
         homogeneous = np.concatenate([self._surface.unit_vertices, np.ones((len(self._surface.vertices), 1))], axis=1)
-        self._vertices = torch.from_numpy(homogeneous.astype(np.float32)).to(device)
+        self._vertices = torch.from_numpy(homogeneous).to(device)
         self._faces = torch.from_numpy(self._surface.faces.astype(np.int32)).to(device)
 
     def _cast(self, camera: Camera, height: int, width: int, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
-        clip = torch.from_numpy(self._clip_from_unit(camera, width / height).astype(np.float32)).to(
-            self._vertices.device
-        )
-        positions = (self._vertices @ clip.T)[None].contiguous()
+        clip = torch.from_numpy(self._clip_from_unit(camera, width / height)).to(self._vertices.device)
+        # In float64, which neither TF32 nor autocast touches.
+        positions = (self._vertices @ clip.T).float()[None].contiguous()
         rast, _ = self._rasterize(self._context, positions, self._faces, resolution=(height, width), grad_db=False)
         # Row 0 of nvdiffrast is the bottom; (u, v) weigh the first two corners.
         u, v, _, index = rast[0].flip(0).cpu().numpy().transpose(2, 0, 1)

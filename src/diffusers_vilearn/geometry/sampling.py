@@ -8,6 +8,8 @@ import trimesh
 
 def sample_surface(mesh: trimesh.Trimesh, count: int, rng: np.random.Generator) -> np.ndarray:
     """`count` points uniform by area with their face normals, (count, 6) float32: xyz, unit normal."""
+    if not len(mesh.faces):
+        raise ValueError("`mesh` must have at least one triangle, got none")
     points, faces = trimesh.sample.sample_surface(mesh, count, seed=rng)
     return np.concatenate([points, mesh.face_normals[faces]], axis=1).astype(np.float32)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The nearest of a set of points: a k-d tree on the CPU, brute force in chunks on CUDA, the same answers."""
+"""The nearest of a set of points: a k-d tree on the CPU, brute force in chunks elsewhere, the same answers."""
 
 import torch
 from scipy.spatial import cKDTree
@@ -24,7 +24,7 @@ def nearest(points: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, t
             f"`points` (..., n, 3) and `others` (..., m, 3) must have the same leading shape, n > 0 and m > 0, but"
             f" their shapes are {tuple(points.shape)} and {tuple(others.shape)}."
         )
-    search = brute_force if points.is_cuda else k_d_tree
+    search = k_d_tree if points.device.type == "cpu" else brute_force
     pairs = [
         search(*pair) for pair in zip(points.reshape(-1, *points.shape[-2:]), others.reshape(-1, *others.shape[-2:]))
     ]
@@ -34,7 +34,8 @@ def nearest(points: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, t
 
 def k_d_tree(points: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """`nearest` of one shape, (n, 3) and (m, 3), on the CPU."""
-    distances, indices = cKDTree(others.numpy()).query(points.numpy())
+    points_array, others_array = (tensor.detach().double().numpy() for tensor in (points, others))
+    distances, indices = cKDTree(others_array).query(points_array)
     return torch.from_numpy(distances).to(points.dtype), torch.from_numpy(indices)
 
 

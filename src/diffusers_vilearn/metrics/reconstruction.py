@@ -12,7 +12,8 @@ import trimesh
 
 from ..geometry.extraction import NoSurfaceError, extract_mesh
 from ..geometry.field import winding_number
-from ..geometry.mesh import referenced_bounds
+from ..geometry.mesh import surface_bounds
+from ..geometry.sampling import sample_surface
 from .floaters import count_components
 from .neighbours import nearest
 
@@ -51,7 +52,7 @@ def volume_iou(mesh: trimesh.Trimesh, other: trimesh.Trimesh, num_points: int = 
     Raises:
         ValueError: a mesh encloses nothing, faces inwards, or is too small in that box for any point to lie in it.
     """
-    lows, highs = np.swapaxes([referenced_bounds(mesh), referenced_bounds(other)], 0, 1)
+    lows, highs = np.swapaxes([surface_bounds(mesh), surface_bounds(other)], 0, 1)
     for name, solid in (("mesh", mesh), ("other", other)):
         # About its own centre: of a mesh with holes, the volume would depend on where it lies.
         volume = np.linalg.det(solid.triangles - solid.bounds.mean(axis=0)).sum() / 6
@@ -64,14 +65,6 @@ def volume_iou(mesh: trimesh.Trimesh, other: trimesh.Trimesh, num_points: int = 
     if not (inside[0] | inside[1]).any():
         raise ValueError(f"None of {num_points} points in the box about both meshes lies in either; take more.")
     return occupancy_iou(*inside).item()
-
-
-def sample_cloud(mesh: trimesh.Trimesh, num_points: int, seed: int = 0) -> np.ndarray:
-    """(num_points, 6): points uniform on the surface of `mesh` with the normals of their faces."""
-    if not len(mesh.faces):
-        raise ValueError("`mesh` must have at least one triangle, got none")
-    points, faces = trimesh.sample.sample_surface(mesh, num_points, seed=seed)
-    return np.concatenate([points, mesh.face_normals[faces]], axis=1)
 
 
 @dataclass
@@ -170,7 +163,7 @@ def surface_metrics(
         `large_components` (of at least 0.1% of the area of the largest); with normals `normal_consistency`; with
         `seen` `visible_recall@<threshold>` and `invisible_recall@<threshold>`, left out without such points.
     """
-    predicted = sample_cloud(mesh, len(truth), seed)[:, : truth.shape[1]]
+    predicted = sample_surface(mesh, len(truth), np.random.default_rng(seed))[:, : truth.shape[1]]
     distances = SurfaceDistances.between(predicted, truth.astype(np.float64))
     scores = {"chamfer": distances.chamfer(), "chamfer_l2": distances.chamfer_l2()}
     scores |= {f"f_score@{threshold}": distances.f_score(threshold) for threshold in thresholds}

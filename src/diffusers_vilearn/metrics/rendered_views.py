@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..geometry.cameras import Camera, sphere_cameras
-from ..geometry.mesh import Mesh, merge_geometry, referenced_bounds
+from ..geometry.mesh import Mesh, merge_geometry, surface_bounds
 from ..geometry.rendering import make_renderer
 from .normal_maps import FOREGROUND, normal_picture
 
@@ -77,6 +77,6 @@ def spread_views(num_views: int, count: int) -> np.ndarray:
 def in_unit_sphere(mesh: Mesh):
     """Bare triangles of `mesh`, the centre of its bounding box at the origin, its farthest vertex at distance 1."""
     merged = merge_geometry(mesh)
-    merged.apply_translation(-referenced_bounds(merged).mean(axis=0))
+    merged.apply_translation(-surface_bounds(merged).mean(axis=0))
     merged.apply_scale(1 / np.linalg.norm(merged.vertices, axis=1).max())
     return merged
