@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 import datasets
+from accelerate.utils import DistributedType
 from diffusers.utils import check_min_version
 from torch import nn
 from transformers import AutoImageProcessor, Dinov2Model
@@ -34,7 +35,13 @@ from diffusers_vilearn.training.checkpoints import is_sharded, save_models_by_na
 from diffusers_vilearn.training.ema import averaged_weights, start_ema, step_ema
 from diffusers_vilearn.training.loop import TrainingLoop
 from diffusers_vilearn.training.publishing import create_repository, public_name, repository_of, upload
-from diffusers_vilearn.training.run import log_validation, make_optimizer, start_accelerator, start_trackers
+from diffusers_vilearn.training.run import (
+    compile_model,
+    log_validation,
+    make_optimizer,
+    start_accelerator,
+    start_trackers,
+)
 from diffusers_vilearn.training.stream import count_steps
 from diffusers_vilearn.training.vae import (
     alignment_features,
@@ -204,9 +211,11 @@ def main(args):
     output_dir = Path(args.output_dir)
     if is_sharded(accelerator):
         raise ValueError("Each process needs the whole VAE: use DDP or DeepSpeed ZeRO-2, not FSDP or ZeRO-3.")
+    weights = LossWeights(**{name: getattr(args, f"{name}_weight") for name in TERMS})
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and (weights.anchor or weights.alignment):
+        raise ValueError("DeepSpeed trains one model: use DDP for `--anchor_weight` and `--alignment_weight`.")
     if args.push_to_hub and accelerator.is_main_process:
         create_repository(args)
-    weights = LossWeights(**{name: getattr(args, f"{name}_weight") for name in TERMS})
 
     vae = first_vae(args)
     config = vae.config
@@ -217,7 +226,7 @@ def main(args):
         vae.enable_gradient_checkpointing()
     if args.torch_compile:
         # Not the geometry head: what is compiled cannot be differentiated twice.
-        vae.compile_repeated_blocks(fullgraph=True)
+        compile_model(vae.compile_repeated_blocks, accelerator)
 
     image_encoder = None
     if weights.alignment:
@@ -279,6 +288,8 @@ def main(args):
         if args.push_to_hub:
             upload(args, output_dir / "vae")
     accelerator.print(f"The VAE is in {output_dir / 'vae'}.")
+    # The main process may still be writing, and the group ends for all at once.
+    accelerator.wait_for_everyone()
     accelerator.end_training()
 
 

@@ -41,7 +41,13 @@ from diffusers_vilearn.training.ema import averaged_weights, start_ema, step_ema
 from diffusers_vilearn.training.flow_matching import flow_matching_loss
 from diffusers_vilearn.training.loop import TrainingLoop
 from diffusers_vilearn.training.publishing import create_repository, publish
-from diffusers_vilearn.training.run import log_validation, make_optimizer, start_accelerator, start_trackers
+from diffusers_vilearn.training.run import (
+    compile_model,
+    log_validation,
+    make_optimizer,
+    start_accelerator,
+    start_trackers,
+)
 from diffusers_vilearn.training.samples import WEIGHTING_SCHEMES
 from diffusers_vilearn.training.schedule import Schedule
 from diffusers_vilearn.training.sources import CachedLatents, OnlineLatents
@@ -217,7 +223,7 @@ def main(args):
     if args.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     if args.torch_compile:
-        transformer.compile(fullgraph=True)
+        compile_model(transformer.compile, accelerator)
     ema = start_ema(args, transformer, accelerator)
     trained = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
     optimizer, lr_scheduler = make_optimizer(args, trained, accelerator, max_train_steps)
@@ -264,6 +270,8 @@ def main(args):
     if not loop.interrupted:
         save_result(args, accelerator, transformer, models, ema, schedule)
         accelerator.print(f"The {'pipeline is' if args.rank is None else 'LoRA layers are'} in {args.output_dir}.")
+    # The main process may still be writing, and the group ends for all at once.
+    accelerator.wait_for_everyone()
     accelerator.end_training()
 
 

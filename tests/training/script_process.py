@@ -48,7 +48,7 @@ class ScriptProcess:
     """A training script in a process of its own.
 
     Args:
-        script (`str`): its name in `training/`.
+        script (`str` or `Path`): its name in `training/`, or its whole path.
         arguments: of its command line.
         log (`Path`): where its output goes.
         environment (`dict`): variables beside those of this process.
@@ -57,7 +57,7 @@ class ScriptProcess:
 
     def __init__(
         self,
-        script: str,
+        script: str | Path,
         *arguments,
         log: Path,
         environment: dict[str, str] | None = None,
@@ -91,6 +91,21 @@ def _free_port() -> str:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return str(server.getsockname()[1])
+
+
+def run_deepspeed(stage: int, script: str, *arguments, log: Path) -> tuple[int, str]:
+    """Exit status and output of a training script under DeepSpeed ZeRO, one process on the CPU, as `accelerate launch`
+    starts it with the shipped configurations."""
+    environment = {
+        **{"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port(), "ACCELERATE_MIXED_PRECISION": "bf16"},
+        **{"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage)},
+        **dict.fromkeys(("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_GRADIENT_CLIPPING"), "auto"),
+        "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
+    }
+    wrapper = Path(__file__).with_name("deepspeed_on_cpu.py")
+    process = ScriptProcess(wrapper, TRAINING / script, *arguments, log=log, environment=environment)
+    return process.wait(), process.output
 
 
 def launch_fsdp2(script: str | Path, *arguments, mixed_precision: str = "no") -> str:

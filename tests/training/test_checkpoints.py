@@ -202,6 +202,16 @@ def test_a_file_gives_arguments_and_the_command_line_wins(tmp_path):
     assert parse(tmp_path, "output_dir: here\nmixed_precision: no").mixed_precision == "no"
 
 
+def test_false_in_a_file_is_not_what_is_left_out(tmp_path):
+    (tmp_path / "config.yaml").write_text("output_dir: here\nchoice: false\nflag: false")
+    parser = argparse.ArgumentParser()
+    add_common_arguments(parser, learning_rate=1e-4)
+    parser.add_argument("--choice", action=argparse.BooleanOptionalAction)
+    parser.add_argument("--flag", action="store_true")
+    args = parse_arguments(parser, (), ["--config", str(tmp_path / "config.yaml")])
+    assert args.choice is False and args.flag is False
+
+
 @pytest.mark.parametrize(
     "config, message",
     [

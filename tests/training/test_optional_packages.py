@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from script_process import run_deepspeed
 from test_train_vilearn import arguments, same_weights, start
 from torch.utils._pytree import tree_leaves
+
+from diffusers_vilearn import ViLearnImageTo3DPipeline
 
 WITH_SAMPLES = (
     *("--max_train_steps", 2, "--checkpointing_steps", 2, "--validation_steps", 2, "--num_validation_images", 1),
@@ -56,3 +59,34 @@ def test_8bit_adam_resumes_exactly(work, tmp_path):
     (tmp_path / "whole" / "checkpoint-2").rename(tmp_path / "resumed" / "checkpoint-2")
     run(work, tmp_path / "resumed", *options, "--max_train_steps", 4, "--resume_from_checkpoint", "latest")
     assert same_weights(tmp_path / "resumed" / "transformer", tmp_path / "whole" / "transformer")
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed(work, tmp_path, stage):
+    pytest.importorskip("deepspeed")
+    folder, averaged = tmp_path / "run", "--use_ema" if stage == 2 else "--no-use_ema"
+    for steps in (2, 3):
+        words = (*WITH_SAMPLES, "--max_train_steps", steps, averaged, "--resume_from_checkpoint", "latest")
+        words += ("--lr_scheduler", "constant", "--train_batch_size", 2, "--logging_steps", 1)
+        status, output = run_deepspeed(
+            stage, "train_vilearn.py", *arguments(work, folder, *words), log=tmp_path / "log.txt"
+        )
+        assert status == 0, output[-3000:]
+    assert "Resumed from" in output
+    steps = [json.loads(line)["step"] for line in (folder / "train_log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3] and ViLearnImageTo3DPipeline.from_pretrained(folder)
+    status, output = run_deepspeed(
+        *(stage, "train_vilearn.py", *arguments(work, folder, *words, "--visible_position", 7)),
+        log=tmp_path / "log.txt",
+    )
+    assert status != 0 and "its model has `visible_position` 0 and not 7.0" in output
+
+
+def test_deepspeed_and_a_vae(work, tmp_path):
+    pytest.importorskip("deepspeed")
+    words = ("--dataset_name", work / "data", "--vae_config", work / "vae" / "config.json", "--train_batch_size", 2)
+    words += ("--num_points", 64, "--max_train_steps", 2, "--output_dir", tmp_path / "run")
+    status, output = run_deepspeed(2, "train_vecset_vae.py", *words, log=tmp_path / "log.txt")
+    assert status == 0 and (tmp_path / "run" / "vae" / "config.json").is_file(), output[-3000:]
+    status, output = run_deepspeed(2, "train_vecset_vae.py", *words, "--anchor_weight", 1, log=tmp_path / "other.txt")
+    assert status != 0 and "DeepSpeed trains one model" in output

@@ -2,11 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The randomness of a sample: a pure function of seed, view and epoch, whatever else changes."""
 
+import os
+import signal
 from dataclasses import replace
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 
 from diffusers_vilearn.data.latents import LatentEncoder
@@ -145,8 +150,6 @@ class Broken(torch.utils.data.Dataset):
 
 
 def test_unreadable_rows_are_left_out_and_errors_of_programming_are_not_hidden():
-    from types import SimpleNamespace
-
     args = SimpleNamespace(seed=0, gradient_accumulation_steps=1, dataloader_num_workers=0, train_batch_size=6)
     process = SimpleNamespace(process_index=0, num_processes=1, device=torch.device("cpu"))
     (batch,) = make_loader(args, Broken(), process, position=0, num_steps=1)
@@ -173,3 +176,57 @@ def test_each_process_counts_its_own_unreadable_rows_and_all_name_them_in_one_fi
     resumed.note(batch("1b"), step=2)
     with pytest.raises(TrainingStopped, match="3 rows are unreadable, and `--max_unreadable_rows` is 2"):
         resumed.note(batch("1c"), step=3)
+
+
+def test_a_row_that_was_unreadable_does_not_end_a_run_that_is_taken_up_again(tmp_path):
+    rows = UnreadableRows(tmp_path / "rows.jsonl", 0)
+    with pytest.raises(TrainingStopped, match="1 rows are unreadable"):
+        rows.note({"uids": ["fine"], "unreadable": [UnreadableRow("a", "why")]}, step=1)
+    UnreadableRows(tmp_path / "rows.jsonl", 0).note({"uids": ["fine", "a"], "unreadable": []}, step=1)
+
+
+class Rows(torch.utils.data.Dataset):
+    """Of one column; reading the third one raises `error`."""
+
+    def __init__(self, error: Exception | None = None):
+        self.error = error
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, key):
+        if key[1] == 2 and self.error:
+            raise self.error
+        return {"uid": str(key[1]), "value": torch.tensor(key[1])}
+
+    def uid_of(self, index: int) -> str:
+        return str(index)
+
+
+@pytest.mark.parametrize(
+    "error", [HfHubHTTPError("503", response=MagicMock()), ConnectionResetError(), TimeoutError()]
+)
+def test_an_outage_is_no_fault_of_a_row(error):
+    with pytest.raises(type(error)):
+        list(whole_batches(Rows(error), 8, torch.device("cpu")))
+    (batch,) = whole_batches(Rows(OSError("broken")), 8, torch.device("cpu"))
+    assert batch["uids"] == [str(index) for index in range(8) if index != 2]
+
+
+def test_a_validation_batch_of_nothing_ends_the_run_where_others_would_wait_for_it():
+    rows = Rows(ValueError("broken"))
+    assert len(list(whole_batches(rows, 1, torch.device("cpu")))) == 7
+    with pytest.raises(
+        TrainingStopped, match="No row of a whole validation batch could be read: 2: ValueError: broken"
+    ):
+        list(whole_batches(rows, 1, torch.device("cpu"), rank=0, world_size=2))
+
+
+def test_readers_outlive_the_signal_that_ends_a_run():
+    args = SimpleNamespace(train_batch_size=1, gradient_accumulation_steps=1, seed=0, dataloader_num_workers=1)
+    process = SimpleNamespace(process_index=0, num_processes=1, device=torch.device("cpu"))
+    batches = iter(make_loader(args, Rows(), process, position=0, num_steps=6))
+    uids = next(batches)["uids"]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(batches._workers[0].pid, number)
+    assert len(uids + [uid for batch in batches for uid in batch["uids"]]) == 6

@@ -138,7 +138,8 @@ def test_a_run_says_which_options_it_goes_on_with(work, staged, tmp_path):
     shutil.copytree(whole / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
     shutil.copy(whole / "options.jsonl", tmp_path / "run")
     more = ("--config", config, "--resume_from_checkpoint", "latest", "--max_train_steps", 7)
-    process = start(tmp_path / "run", arguments(work, tmp_path / "run", *more, "--condition_dropout", 0.9))
+    more += ("--condition_dropout", 0.9, "--ema_decay", 0.75, "--checkpointing_steps", 1)
+    process = start(tmp_path / "run", arguments(work, tmp_path / "run", *more))
     assert process.wait() == 0, process.output[-3000:]
     changes = "`--max_train_steps 7`, was None; `--condition_dropout 0.9`, was 0.1"
     for change in changes.split("; "):
@@ -146,6 +147,8 @@ def test_a_run_says_which_options_it_goes_on_with(work, staged, tmp_path):
     assert f"The pipeline is in {tmp_path / 'run'}." in process.output
     _, goes_on = read_json_lines(tmp_path / "run" / "options.jsonl")
     assert (goes_on["step"], goes_on["condition_dropout"]) == (6, 0.9)
+    average = tmp_path / "run" / "checkpoint-7" / "transformer_ema" / "config.json"
+    assert json.loads(average.read_text())["decay"] == 0.75
 
 
 def test_an_average_that_a_checkpoint_lacks_is_named(work, staged, tmp_path):

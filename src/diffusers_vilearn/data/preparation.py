@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+import torch
 import trimesh
 from PIL import Image
 
@@ -23,6 +24,8 @@ from .records import check_root
 from .shards import to_parquet
 
 RendererName = Literal["embree", "nvdiffrast"]
+# No fault of an object's; some leave a CUDA context in which nothing works. The second one is new in torch 2.8.
+_DEVICE_ERRORS = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class ObjectPreparation:
             return reject_object(record, error.reason, str(error))
         except OSError as error:
             return reject_object(record, "unreadable", str(error))
-        except MemoryError:
+        except (MemoryError, *_DEVICE_ERRORS):
             raise
         except Exception as error:
             # Whatever a strange mesh makes the geometry libraries stumble over costs that mesh only.

@@ -25,8 +25,10 @@ def add_common_arguments(parser: argparse.ArgumentParser, learning_rate: float) 
     run.add_argument("--seed", type=int, default=0, help="Of initial weights, data order and noise.")
     run.add_argument("--cache_dir", help="Where models and datasets of the Hub are kept.")
     run.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], help="Default: that of accelerate.")
-    run.add_argument("--allow_tf32", **FLAG, help="Faster float32 matrix products on Ampere and newer.")
-    run.add_argument("--torch_compile", **FLAG, help="Compile the model, without graph breaks.")
+    run.add_argument(
+        "--allow_tf32", **FLAG, help="Faster float32 matrix products on Ampere and newer, for the VAE too."
+    )
+    run.add_argument("--torch_compile", **FLAG, help="Compile the model, without graph breaks but for FSDP's.")
 
     steps = parser.add_argument_group("steps")
     steps.add_argument("--train_batch_size", type=int, default=16, help="Samples per device and forward pass.")
@@ -107,7 +109,7 @@ def parse_arguments(
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"{path} has unknown keys: {', '.join(unknown)}.")
-    args = parser.parse_args([*_command_line(values), *arguments])
+    args = parser.parse_args([*_command_line(values, parser), *arguments])
     for name, value in own.items():
         setattr(args, name, value)
     _check_common(args)
@@ -124,11 +126,14 @@ def _read_config(path: Path) -> dict:
     return values
 
 
-def _command_line(values: dict) -> list[str]:
+def _command_line(values: dict, parser: argparse.ArgumentParser) -> list[str]:
     """The same arguments as they would be typed, so that they are checked alike."""
     words = []
     for name, value in values.items():
-        if value is None or value is False:
+        if value is None:
+            continue
+        if value is False:
+            words += [f"--no-{name}"] if f"--no-{name}" in parser._option_string_actions else []
             continue
         words.append(f"--{name}")
         if value is not True:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, init_empty_weights
 from accelerate.utils import DistributedType
 from diffusers import ModelMixin
 from diffusers.training_utils import EMAModel
@@ -211,27 +211,32 @@ def save_models_by_name(
             ema.save_pretrained(Path(folder) / f"{first_name}_ema")
 
     def load(models: list, folder: str) -> None:
+        # All that are prepared: accelerate itself loads those of FSDP and DeepSpeed, and does not name them here.
+        for model in accelerator._models:
+            if (found := find_name(model)) is not None:
+                _check_configuration(found, accelerator.unwrap_model(model), folder)
         for model in list(models):
             if (found := find_name(model)) is not None:
                 saved = found[0].from_pretrained(folder, subfolder=found[1])
-                plain = accelerator.unwrap_model(model)
-                _check_configuration(saved, plain, folder)
-                plain.load_state_dict(saved.state_dict())
+                accelerator.unwrap_model(model).load_state_dict(saved.state_dict())
                 models.remove(model)
         if ema is not None:
             average, device = Path(folder) / f"{first_name}_ema", ema.shadow_params[0].device
             if not average.is_dir():
                 raise ValueError(f"{folder} holds no average of the weights: it was made without `--use_ema`.")
             saved = EMAModel.from_pretrained(average, model_cls=first_class)
-            ema.load_state_dict(saved.state_dict())
+            ema.load_state_dict(saved.state_dict() | {"decay": ema.decay})
             ema.to(device)
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)
 
 
-def _check_configuration(saved: ModelMixin, model: ModelMixin, folder: str) -> None:
+def _check_configuration(found: tuple[type[ModelMixin], str], model: ModelMixin, folder: str) -> None:
     """Raise `ValueError` where a checkpoint's model is another one: the weights may fit all the same."""
+    model_class, name = found
+    with init_empty_weights():
+        saved = model_class.from_config(model_class.load_config(folder, subfolder=name))
     had, has = (json.loads(one.to_json_string()) for one in (saved, model))
     known = {name: value for name, value in has.items() if not name.startswith("_") and name not in MEASURED}
     _refuse_another(folder, "model has", had, known)
@@ -258,12 +263,13 @@ def save_lora_by_name(accelerator: Accelerator) -> None:
 
     def load(models: list, folder: str) -> None:
         prefix = f"{ViLearnImageTo3DPipeline.transformer_name}."
-        while models:
-            plain = accelerator.unwrap_model(models.pop())
-            state, saved = ViLearnImageTo3DPipeline.lora_state_dict(folder, return_lora_metadata=True)
+        state, saved = ViLearnImageTo3DPipeline.lora_state_dict(folder, return_lora_metadata=True)
+        for model in accelerator._models:
+            plain = accelerator.unwrap_model(model)
             _check_lora({name.removeprefix(prefix): value for name, value in saved.items()}, plain, folder)
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-            set_peft_model_state_dict(plain, state, adapter_name="default")
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+        while models:
+            set_peft_model_state_dict(accelerator.unwrap_model(models.pop()), state, adapter_name="default")
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)

@@ -27,9 +27,11 @@ def flow_matching_loss(
     latents = vae.normalize_latents(batch["latents"])
     noise = batch["noise"]
     blend = sigma[:, None, None]
+    # Weights of DeepSpeed are in half precision, without the autocast that would fit other inputs to them.
+    dtype = next(transformer.parameters()).dtype
     prediction = transformer(
-        (1 - blend) * latents + blend * noise,
-        encoder_hidden_states=batch["image_embeds"].to(latents.dtype),
+        ((1 - blend) * latents + blend * noise).to(dtype),
+        encoder_hidden_states=batch["image_embeds"].to(dtype),
         timestep=1000 * sigma,
         visible_mask=batch["visible_mask"],
         return_dict=False,

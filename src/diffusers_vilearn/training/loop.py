@@ -172,7 +172,10 @@ class TrainingLoop:
         """The norm of the gradient before it was clipped, where accelerate tells it and infinity is no mere hint to
         the scaler of fp16."""
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.args.max_grad_norm)
-        return [] if norm is None or self.accelerator.scaler is not None else [norm]
+        if norm is None or self.accelerator.scaler is not None:
+            return []
+        # DeepSpeed gives a number.
+        return [norm if isinstance(norm, torch.Tensor) else torch.tensor(norm, device=self.accelerator.device)]
 
     def _log(self) -> None:
         """Means over the steps since the last log and over all processes."""

@@ -5,7 +5,9 @@
 import argparse
 import json
 import signal
+from collections.abc import Callable
 from dataclasses import fields, replace
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -15,15 +17,21 @@ from accelerate.utils import (
     DistributedType,
     FullyShardedDataParallelPlugin,
     GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
     ProjectConfiguration,
     set_seed,
 )
 from diffusers.optimization import get_scheduler
+from transformers.integrations import unset_hf_deepspeed_config
 
 from ..files import append_json_line, drop_json_lines, read_json_lines
 from .checkpoints import list_checkpoints, tidy_checkpoints
 
 OPTIONS_LOG = "options.jsonl"
+# What processes wait for each other: one writes checkpoints, copies data sets, uploads.
+PATIENCE = timedelta(hours=3)
+# Graphs of one module: training, validation and sampling have one each for every number of shape and image tokens.
+MAX_GRAPHS = 64
 LOGS = ("train_log.jsonl", "validation_log.jsonl", "samples/scores.jsonl", OPTIONS_LOG)
 # Arguments that change where and how a run is watched and kept, but not its weights; the token is nobody's business.
 WATCHING = {
@@ -49,6 +57,7 @@ def start_accelerator(args: argparse.Namespace) -> Accelerator:
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=args.gradient_accumulation_steps),
         log_with=None if args.report_to == "none" else args.report_to,
         project_config=ProjectConfiguration(project_dir=output_dir, logging_dir=output_dir / args.logging_dir),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         config = accelerator.state.deepspeed_plugin.deepspeed_config
@@ -62,6 +71,8 @@ def start_accelerator(args: argparse.Namespace) -> Accelerator:
                 f" {args.max_grad_norm}; give the same, or `auto` there."
             )
         config["gradient_clipping"] = args.max_grad_norm
+        # transformers would shard the image encoder, which is not trained.
+        unset_hf_deepspeed_config()
     if accelerator.distributed_type == DistributedType.FSDP:
         keep_inputs_exact(accelerator.state.fsdp_plugin)
     if args.allow_tf32:
@@ -80,6 +91,17 @@ def keep_inputs_exact(plugin: FullyShardedDataParallelPlugin) -> None:
         # FSDP1 has a second one, for the whole model.
         casts = {"cast_forward_inputs", "cast_root_forward_inputs"} & {field.name for field in fields(policy)}
         plugin.mixed_precision_policy = replace(policy, **dict.fromkeys(casts, False))
+
+
+def compile_model(compile_it: Callable, accelerator: Accelerator) -> None:
+    """Compile a model for all stages of a run.
+
+    Args:
+        compile_it (`Callable`): its `compile` or `compile_repeated_blocks`.
+        accelerator: of the run; hooks of FSDP break the graph, which is whole otherwise.
+    """
+    torch._dynamo.config.recompile_limit = MAX_GRAPHS
+    compile_it(fullgraph=accelerator.distributed_type != DistributedType.FSDP)
 
 
 def make_optimizer(args: argparse.Namespace, parameters, accelerator: Accelerator, max_train_steps: int):

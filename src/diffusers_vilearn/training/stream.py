@@ -5,6 +5,7 @@
 import itertools
 import logging
 import math
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from huggingface_hub.errors import HfHubHTTPError
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from ..files import append_json_line, read_json_lines
@@ -21,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # What pyarrow, PIL (SyntaxError for a broken PNG) and the checks of the samples raise.
 _UNREADABLE = (OSError, ValueError, SyntaxError)
+# Not the row's fault: the run ends, to go on where it was when the network is back.
+_OUTAGES = (HfHubHTTPError, ConnectionError, TimeoutError)
 
 
 class ShuffledStream(Sampler):
@@ -122,7 +126,8 @@ class UnreadableRow:
 
 
 class ReadableSamples(Dataset):
-    """The samples of a dataset, an `UnreadableRow` in place of each that is broken; errors of programming pass.
+    """The samples of a dataset, an `UnreadableRow` in place of each that is broken; errors of programming and of the
+    network pass.
 
     Args:
         samples (`Dataset`): indexed by `(epoch, index)`; `uid_of(index)` names a row without reading the rest.
@@ -137,6 +142,8 @@ class ReadableSamples(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict | UnreadableRow:
         try:
             return self.samples[key]
+        except _OUTAGES:
+            raise
         except _UNREADABLE as error:
             return UnreadableRow(self._name(key[1]), f"{type(error).__name__}: {error}")
 
@@ -188,7 +195,14 @@ def make_loader(
         pin_memory=accelerator.device.type == "cuda",
         # A generator of its own: starting the loader must not draw from the one that a checkpoint restores.
         generator=torch.Generator(),
+        worker_init_fn=_leave_signals_to_the_run,
     )
+
+
+def _leave_signals_to_the_run(_worker: int) -> None:
+    """Let a worker live on when the whole group is asked to end: the run still finishes its step."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _order_batches(args, samples, accelerator, position: int, num_steps: int, batch_size: int) -> Sampler:
@@ -246,12 +260,12 @@ class UnreadableRows:
         Raises:
             TrainingStopped: there are too many, or nothing of the batch could be read.
         """
-        for row in batch["unreadable"]:
-            if row.uid not in self.uids:
-                self.uids.add(row.uid)
-                append_json_line(self.path, {"uid": row.uid, "step": step, "rank": self.rank, "reason": row.reason})
-                logger.warning("Row %s is unreadable and left out: %s", row.uid, row.reason)
-        if len(self.uids) > self.limit:
+        new = {row.uid: row for row in batch["unreadable"] if row.uid not in self.uids}
+        for row in new.values():
+            self.uids.add(row.uid)
+            append_json_line(self.path, {"uid": row.uid, "step": step, "rank": self.rank, "reason": row.reason})
+            logger.warning("Row %s is unreadable and left out: %s", row.uid, row.reason)
+        if new and len(self.uids) > self.limit:
             raise TrainingStopped(
                 f"{len(self.uids)} rows are unreadable, and `--max_unreadable_rows` is {self.limit}; {self.path} names"
                 " them and says why."
@@ -278,6 +292,9 @@ def whole_batches(
         num_workers (`int`): processes that read ahead.
         rank, world_size (`int`): of the processes that share the samples. Each takes as many, since sharded models run
             in step: some samples are then taken twice.
+
+    Raises:
+        TrainingStopped: nothing of a batch can be read, which the other processes would wait for.
     """
     share = math.ceil(len(samples) / world_size)
     loader = DataLoader(
@@ -287,7 +304,11 @@ def whole_batches(
         collate_fn=collate,
         num_workers=num_workers,
         generator=torch.Generator(),
+        worker_init_fn=_leave_signals_to_the_run,
     )
     for batch in loader:
         if batch["uids"]:
             yield to_device(batch, device)
+        elif world_size > 1:
+            reasons = "; ".join(f"{row.uid}: {row.reason}" for row in batch["unreadable"])
+            raise TrainingStopped(f"No row of a whole validation batch could be read: {reasons}.")
