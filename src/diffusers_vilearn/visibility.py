@@ -102,8 +102,8 @@ def inference_visible_mask(
     """
     The split of the noise tokens at inference, where no visibility is known: the first ones are declared visible.
 
-    Noise tokens are exchangeable, so which ones does not matter; how many does. In the paper 1/4
-    makes the model invent more of what the image does not show, 1/2 less; models differ.
+    Noise tokens are exchangeable, so which ones does not matter; how many does. In the paper 1/4 makes the model
+    invent more of what the image does not show, 1/2 less; models differ.
 
     Args:
         num_tokens (`int`): Number of shape tokens.

@@ -107,7 +107,7 @@ def test_lists_and_models_are_known_by_what_they_hold(tmp_path, parse, truth):
 
 
 def test_objects_are_a_setting_where_they_are_looked_at(parse, packages, truth):
-    views = SimpleNamespace(digest=lambda: "data", frame="view", bounds=1.0)
+    views = SimpleNamespace(digest="data", frame="view", bounds=1.0)
     given = ("--metric_encoder", ENCODER, "--split", "heldout", "--objects", truth.records.path, "--root", truth.root)
 
     def settings(*words) -> dict:

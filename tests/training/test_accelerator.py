@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each command on a simulated accelerator: no tensor of the CPU meets one of its, and all comes out as on the CPU."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from script_process import TRAINING, ScriptProcess
 
 from diffusers_vilearn.data.loading import load_table
+from diffusers_vilearn.files import read_json_lines
 from diffusers_vilearn.metrics.score_files import read_scores
 
 ON_ACCELERATOR = Path(__file__).with_name("on_simulated_accelerator.py")
@@ -62,19 +62,9 @@ def train(work: Path, script: str, folder: Path, *arguments, steps: int = 2, acc
     return folder
 
 
-def logged(folder: Path, name: str = "train_log.jsonl") -> list[dict]:
-    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
-
-
 def new(work: Path) -> tuple:
-    return (
-        "--vae",
-        work / "vae",
-        "--image_encoder",
-        work / "encoder",
-        "--transformer_config",
-        work / "transformer.json",
-    )
+    models = ("--vae", work / "vae", "--image_encoder", work / "encoder")
+    return (*models, "--transformer_config", work / "transformer.json")
 
 
 def test_the_simulated_accelerator_refuses_what_cuda_does(tmp_path):
@@ -99,11 +89,11 @@ def test_training_and_taking_it_up_again(work, tmp_path, script, more):
         for steps in (2, 3):
             resume = ("--resume_from_checkpoint", "latest", "--lr_scheduler", "constant")
             train(work, script, folders[-1], *models, *more, *resume, steps=steps, accelerated=accelerated)
-    cpu, simulated = (logged(folder) for folder in folders)
+    cpu, simulated = (read_json_lines(folder / "train_log.jsonl") for folder in folders)
     assert [row["step"] for row in simulated] == [row["step"] for row in cpu]
     for ours, theirs in zip(simulated, cpu, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
-    cpu, simulated = (logged(folder, "validation_log.jsonl") for folder in folders)
+    cpu, simulated = (read_json_lines(folder / "validation_log.jsonl") for folder in folders)
     assert len(cpu) == 2 and [set(row) for row in simulated] == [set(row) for row in cpu]
 
 
@@ -123,20 +113,9 @@ def test_lora_layers(work, tmp_path):
 def test_latents(work, tmp_path):
     for table in ("shapes", "views"):
         (tmp_path / table).symlink_to(work / "data" / table)
-    models = ("--vae", work / "vae", "--image_encoder", work / "encoder", "--device", "simulated", "--mirror")
-    script = TRAINING / "prepare_dataset.py"
-    run(
-        tmp_path / "log",
-        script,
-        "latents",
-        "--dataset_name",
-        tmp_path,
-        *models,
-        "--batch_size",
-        4,
-        "--splits",
-        "train",
-    )
+    words = ("--dataset_name", tmp_path, "--splits", "train", "--mirror", "--batch_size", 4, "--device", "simulated")
+    words += ("--vae", work / "vae", "--image_encoder", work / "encoder")
+    run(tmp_path / "log", TRAINING / "prepare_dataset.py", "latents", *words)
     rows, expected = (load_table(str(folder), "latents", "train") for folder in (tmp_path, work / "data"))
     assert rows["uid"] == expected["uid"] and rows["visible_tokens"] == expected["visible_tokens"]
     np.testing.assert_allclose(rows["moments"], expected["moments"], rtol=1e-2, atol=1e-3)
@@ -163,14 +142,8 @@ def test_scores(work, tmp_path):
     scores = []
     for accelerated in (False, True):
         folder = tmp_path / f"accelerated-{accelerated}"
-        run(
-            folder.with_suffix(".log"),
-            TRAINING / "evaluate.py",
-            *words,
-            "--output_dir",
-            folder,
-            accelerated=accelerated,
-        )
+        here = (*words, "--output_dir", folder)
+        run(folder.with_suffix(".log"), TRAINING / "evaluate.py", *here, accelerated=accelerated)
         scores.append([read_scores(folder / f"{method}.jsonl") for method in ("generation", "reconstruction")])
     cpu, simulated = scores
     for method, expected in zip(simulated, cpu, strict=True):

@@ -13,6 +13,7 @@ from test_train_vilearn import arguments, same_weights, start
 from torch.utils._pytree import tree_leaves
 
 from diffusers_vilearn import ViLearnImageTo3DPipeline
+from diffusers_vilearn.files import read_json_lines
 
 WITH_SAMPLES = (
     *("--max_train_steps", 2, "--checkpointing_steps", 2, "--validation_steps", 2, "--num_validation_images", 1),
@@ -73,7 +74,7 @@ def test_deepspeed(work, tmp_path, stage):
         )
         assert status == 0, output[-3000:]
     assert "Resumed from" in output
-    steps = [json.loads(line)["step"] for line in (folder / "train_log.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in read_json_lines(folder / "train_log.jsonl")]
     assert steps == [1, 2, 3] and ViLearnImageTo3DPipeline.from_pretrained(folder)
     status, output = run_deepspeed(
         *(stage, "train_vilearn.py", *arguments(work, folder, *words, "--visible_position", 7)),

@@ -357,8 +357,8 @@ def encode_dataset(
             remove_temporaries(dataset / table)
         for shard in tqdm(shards, desc=f"Shards of {', '.join(tables)}"):
             there = [name for name in tables if shard_path(dataset, name, shard).exists()]
-            for table in there:
-                _check_views(dataset, table, shard)
+            if there:
+                _check_views(dataset, there, shard)
             if missing := {name: count for name, count in tables.items() if name not in there}:
                 _write_latents(encoder, dataset, shard, missing, batch_size)
     rows = {table: rows_by_split(dataset / table) for table in tables}
@@ -378,12 +378,16 @@ def _shards_of(dataset: Path, splits: list[str]) -> list[str]:
     return [shard for shard in shards if shard.split("-")[0] in splits]
 
 
-def _check_views(dataset: Path, table: str, shard: str) -> None:
+def _check_views(dataset: Path, tables: list[str], shard: str) -> None:
     """Raise `ValueError` for latents of other views than the shard has now."""
-    paths = [shard_path(dataset, name, shard) for name in (table, "views")]
-    made, prepared = ({*zip(*read_parquet(path, ["uid", "view"]).to_pydict().values())} for path in paths)
-    if made != prepared:
-        raise ValueError(f"{paths[0]} holds latents of other views than {paths[1]}; choose another name.")
+    views, *made = (shard_path(dataset, name, shard) for name in ("views", *tables))
+    wanted = _view_keys(views)
+    if other := [path for path in made if _view_keys(path) != wanted]:
+        raise ValueError(f"{other[0]} holds latents of other views than {views}; choose another name.")
+
+
+def _view_keys(path: Path) -> set[tuple[str, int]]:
+    return {*zip(*read_parquet(path, ["uid", "view"]).to_pydict().values())}
 
 
 def _write_latents(encoder: LatentEncoder, dataset: Path, shard: str, tables: dict[str, int], batch_size: int) -> None:

@@ -45,8 +45,6 @@ def _arrays(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
 
 # The shell of a mesh that is normalised to 0.95 ends within `bounds` from this resolution on.
 SMALLEST_RESOLUTION = 34
-# From a face to what is just outside of it, in units of the object frame.
-_STEP = 1e-4
 
 
 def solid_surface(mesh: trimesh.Trimesh, resolution: int = 128, bounds: float = 1.01) -> trimesh.Trimesh:
@@ -82,9 +80,15 @@ def solid_surface(mesh: trimesh.Trimesh, resolution: int = 128, bounds: float = 
 def _hidden_share(mesh: trimesh.Trimesh) -> float:
     """Part of the area of a watertight mesh that lies inside of it, since it crosses itself; told by 20,000 faces."""
     some = slice(None, None, 1 + len(mesh.faces) // 20_000)
-    just_outside = mesh.triangles_center[some] + _STEP * mesh.face_normals[some]
     areas = mesh.area_faces[some]
-    return areas[winding_number(mesh, just_outside) > 0.5].sum() / areas.sum()
+    return areas[_are_hidden(mesh, some)].sum() / areas.sum()
+
+
+def _are_hidden(mesh: trimesh.Trimesh, faces: np.ndarray | slice) -> np.ndarray:
+    """Which of some faces of a watertight mesh lie inside of it: just outside of them one still is, (k,) bool."""
+    # 1e-4 of the object frame, whose longest half-side is 0.95
+    just_outside = mesh.triangles_center[faces] + 1e-4 * mesh.face_normals[faces]
+    return winding_number(mesh, just_outside) > 0.5
 
 
 def drop_hidden_components(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
@@ -96,12 +100,10 @@ def drop_hidden_components(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     outer = mesh.submesh([np.isin(components, solids)], append=True, repair=False)
     if len(solids) == 1:
         return outer
-    # Just outside of a nested solid one is still inside of another.
     labels = face_components(outer)
     by_area = np.argsort(-outer.area_faces)
     largest_face = by_area[np.unique(labels[by_area], return_index=True)[1]]
-    just_outside = outer.triangles_center[largest_face] + _STEP * outer.face_normals[largest_face]
-    nested = winding_number(outer, just_outside) > 0.5
+    nested = _are_hidden(outer, largest_face)
     return outer.submesh([np.isin(labels, np.flatnonzero(~nested))], append=True, repair=False)
 
 

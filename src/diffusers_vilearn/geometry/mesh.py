@@ -213,7 +213,7 @@ def nondegenerate_faces(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 def merge_geometry(mesh: Mesh) -> trimesh.Trimesh:
     """All triangles of `mesh` as one bare mesh: transforms applied, equal positions shared, needles dropped."""
-    placed = [_with_an_area(*placed_triangles(part, transform)) for part, transform in mesh_parts(mesh)]
+    placed = _triangles_with_an_area(mesh)
     offsets = np.cumsum([0] + [len(vertices) for vertices, _ in placed])
     vertices = np.concatenate([np.zeros((0, 3)), *(vertices for vertices, _ in placed)])
     faces = np.concatenate([np.zeros((0, 3), np.int64), *(f + o for (_, f), o in zip(placed, offsets))])
@@ -222,8 +222,10 @@ def merge_geometry(mesh: Mesh) -> trimesh.Trimesh:
     return trimesh.Trimesh(vertices, faces, process=False)
 
 
-def _with_an_area(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return vertices, faces[nondegenerate_faces(vertices, faces)]
+def _triangles_with_an_area(mesh: Mesh) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`placed_triangles` of each part, without needles and points."""
+    placed = (placed_triangles(part, transform) for part, transform in mesh_parts(mesh))
+    return [(vertices, faces[nondegenerate_faces(vertices, faces)]) for vertices, faces in placed]
 
 
 def _share_vertices(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -244,7 +246,7 @@ def unique_positions(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def surface_bounds(mesh: Mesh) -> np.ndarray:
     """(2, 3) lowest and highest corner of the box about all triangles with an area: what cannot be seen has no say."""
-    parts = [_with_an_area(*placed_triangles(part, transform)) for part, transform in mesh_parts(mesh)]
+    parts = _triangles_with_an_area(mesh)
     if not any(len(faces) for _, faces in parts):
         raise ValueError("`mesh` must have at least one triangle with an area, got none")
     return _box_about(parts)
@@ -278,7 +280,7 @@ def validate_mesh(mesh: Mesh, max_faces: int = MAX_FACES) -> None:
         raise MeshError("not_finite", f"`mesh` must have finite coordinates, got bounds {bounds.tolist()}")
     if extent.max() <= np.finfo(np.float64).eps * np.abs(bounds).max():
         raise MeshError("degenerate", f"`mesh` must have an extent, got all vertices at {bounds[0].tolist()}")
-    if not any(nondegenerate_faces(*placed_triangles(part, transform)).any() for part, transform in parts):
+    if not any(len(faces) for _, faces in _triangles_with_an_area(mesh)):
         raise MeshError("degenerate", "`mesh` must have a triangle with an area, got only degenerate ones")
 
 

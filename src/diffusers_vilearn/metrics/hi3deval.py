@@ -49,7 +49,7 @@ def write_turntable(mesh: Mesh, path: Path, *, resolution: int = 448, elevation:
     """Write a GIF of `mesh` turning once about +Y, `NUM_FRAMES` normal maps in the camera's frame on white."""
     azimuths = np.arange(NUM_FRAMES) * 360 / NUM_FRAMES
     cameras = [orbit_camera(a, elevation, distance=DISTANCE, vertical_fov=VERTICAL_FOV) for a in azimuths]
-    pictures = RenderedViews.of(mesh, cameras, resolution=resolution).pictures.copy()
+    pictures = RenderedViews.of(mesh, cameras, resolution=resolution).pictures
     # Pillow joins equal frames, as those of a lathed vase are: one pixel of every other frame is grey.
     pictures[1::2, 0, 0] = 128
     first, *others = (Image.fromarray(picture) for picture in pictures)

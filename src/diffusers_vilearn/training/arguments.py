@@ -130,10 +130,9 @@ def _command_line(values: dict, parser: argparse.ArgumentParser) -> list[str]:
     """The same arguments as they would be typed, so that they are checked alike."""
     words = []
     for name, value in values.items():
-        if value is None:
-            continue
-        if value is False:
-            words += [f"--no-{name}"] if f"--no-{name}" in parser._option_string_actions else []
+        if value is False and f"--no-{name}" in parser._option_string_actions:
+            words.append(f"--no-{name}")
+        if value is None or value is False:
             continue
         words.append(f"--{name}")
         if value is not True:

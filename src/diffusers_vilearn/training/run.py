@@ -27,11 +27,11 @@ from transformers.integrations import unset_hf_deepspeed_config
 from ..files import append_json_line, drop_json_lines, read_json_lines
 from .checkpoints import list_checkpoints, tidy_checkpoints
 
-OPTIONS_LOG = "options.jsonl"
 # What processes wait for each other: one writes checkpoints, copies data sets, uploads.
 PATIENCE = timedelta(hours=3)
 # Graphs of one module: training, validation and sampling have one each for every number of shape and image tokens.
 MAX_GRAPHS = 64
+OPTIONS_LOG = "options.jsonl"
 LOGS = ("train_log.jsonl", "validation_log.jsonl", "samples/scores.jsonl", OPTIONS_LOG)
 # Arguments that change where and how a run is watched and kept, but not its weights; the token is nobody's business.
 WATCHING = {
