@@ -3,14 +3,17 @@
 """What a user of the command line reads of an error: one line of a refusal, all of what came amid the work."""
 
 import pytest
+from huggingface_hub.errors import HTTPError
 
 from diffusers_vilearn.errors import named_if_absent, noted, refusals_in_one_line
 
 
-@pytest.mark.parametrize("kind", [ValueError, OSError, ImportError])
+@pytest.mark.parametrize("kind", [ValueError, OSError, ImportError, HTTPError])
 def test_a_refusal_is_one_line(kind):
     with pytest.raises(SystemExit, match=r"^Error: no such mesh$"), refusals_in_one_line():
         raise kind("no such mesh")
+    with pytest.raises(SystemExit, match=rf"^Error: {kind.__name__}\(.*\)$"), refusals_in_one_line():
+        raise kind("")
 
 
 def test_other_errors_and_those_with_notes_keep_their_traceback():

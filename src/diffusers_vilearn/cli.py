@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: `diffusers-vilearn generate chair.png -o chair.glb`, `diffusers-vilearn prepare shapes …`."""
 
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,7 @@ from PIL import Image
 
 from .cards import read_facts
 from .conversion import VAE_SOURCES, convert_vae_checkpoint
-from .errors import named_if_absent
+from .errors import named_if_absent, refusals_in_one_line
 from .files import PIPELINE_INDEX, what_lies_in
 from .geometry.mesh import EXPORT_TYPES, export_mesh
 from .hub import ensure_card, publish_checkpoint
@@ -224,11 +223,8 @@ def _generate_mesh(pipe: ViLearnImageTo3DPipeline, *args, **kwargs) -> trimesh.T
 
 def main():
     """The console script: bad input ends in one line and exit code 1, not in a traceback."""
-    try:
+    with refusals_in_one_line():
         app()
-    except (ValueError, OSError) as error:
-        typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -7,21 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, HTTPError
 
 
 @contextmanager
 def refusals_in_one_line() -> Iterator[None]:
-    """What is wrong with the arguments, the disk or the installation ends the process with one line and status 1.
+    """What is wrong with the arguments, the disk, the network or the installation ends the process with one line and
+    status 1.
 
     The whole traceback shows under `python -X dev`, and of what has notes: it comes from the middle of the work.
     """
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, HTTPError) as error:
         if sys.flags.dev_mode or hasattr(error, "__notes__"):
             raise
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {str(error) or repr(error)}")
 
 
 @contextmanager
