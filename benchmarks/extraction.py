@@ -13,7 +13,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import resource
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import igl
 import numpy as np
 import torch
 import trimesh
+from resident_memory import resident_peak
 
 from diffusers_vilearn.geometry import extract_mesh, field_grid
 
@@ -60,11 +60,6 @@ def dense_mesh(field, resolution: int) -> trimesh.Trimesh:
     return trimesh.Trimesh(vertices, faces[:, ::-1], process=False)
 
 
-def peak_mib() -> float:
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (1024**2 if platform.system() == "Darwin" else 1024)
-
-
 def measure(scene: str, method: str, resolution: int, threads: int) -> dict:
     torch.set_num_threads(threads)
     asked, field_seconds = 0, 0.0
@@ -77,13 +72,13 @@ def measure(scene: str, method: str, resolution: int, threads: int) -> dict:
         field_seconds += time.perf_counter() - start
         return values
 
-    baseline, start, start_cpu = peak_mib(), time.perf_counter(), time.process_time()
+    baseline, start, start_cpu = resident_peak(), time.perf_counter(), time.process_time()
     if method == "dense":
         mesh = dense_mesh(field, resolution)
     else:
         truncation = TRUNCATION if method == "sparse" else None
         mesh = extract_mesh(field, bounds=BOUNDS, resolution=resolution, truncation=truncation)
-    seconds, cpu_seconds, peak = time.perf_counter() - start, time.process_time() - start_cpu, peak_mib()
+    seconds, cpu_seconds, peak = time.perf_counter() - start, time.process_time() - start_cpu, resident_peak()
     return {
         "scene": scene,
         "method": method,
@@ -92,8 +87,8 @@ def measure(scene: str, method: str, resolution: int, threads: int) -> dict:
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu_seconds, 2),
         "field_seconds": round(field_seconds, 2),
-        "peak_mib": round(peak, 1),
-        "extra_mib": round(peak - baseline, 1),
+        "peak_mib": round(peak / 2**20, 1),
+        "extra_mib": round((peak - baseline) / 2**20, 1),
         "faces": len(mesh.faces),
         "watertight": bool(mesh.is_watertight),
         "bodies": int(mesh.body_count),

@@ -17,7 +17,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import resource
 import time
 import weakref
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import torch
 from diffusers.hooks.layerwise_casting import apply_layerwise_casting
+from resident_memory import resident_peak
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -188,17 +188,6 @@ def measure(stage: str, size: str, dtype: str, device: str) -> dict:
         seconds = cpu_seconds = time.perf_counter() - start
         extra = torch.cuda.max_memory_allocated() - before
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "extra": extra}
-
-
-def resident_peak(reset: bool = False) -> int:
-    """Bytes that the process has had resident at most; on Linux since the last reset, elsewhere ever."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
 
 
 def computed_rows(size: str, dtype: str) -> tuple[list[dict], dict]:

@@ -14,7 +14,6 @@ import argparse
 import gc
 import json
 import platform
-import resource
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
+from resident_memory import resident_peak
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusers_vilearn.data.features import latent_features
@@ -108,7 +108,7 @@ def measure_memory(args, encoding: str) -> float:
     if args.device == "cuda":
         peak = torch.cuda.max_memory_allocated()
     else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = resident_peak()
     del trainee
     gc.collect()
     return peak / 2**30

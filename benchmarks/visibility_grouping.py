@@ -12,11 +12,11 @@ import argparse
 import json
 import multiprocessing
 import platform
-import resource
 import time
 from pathlib import Path
 
 import torch
+from resident_memory import resident_peak
 
 from diffusers_vilearn.models import VecSetVAE
 from diffusers_vilearn.visibility import group_visible_tokens
@@ -45,11 +45,11 @@ METHODS = {"group_visible_tokens": group_visible_tokens, "full softmax": full_so
 
 def measure(method: str, num_tokens: int, num_points: int, connection) -> None:
     inputs = make_inputs(num_tokens, num_points)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident_peak()
     start = time.perf_counter()
     mask = METHODS[method](*inputs)
     seconds = time.perf_counter() - start
-    extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    extra = (resident_peak() - before) / 2**20
     connection.send({"seconds": seconds, "extra_mib": extra, "visible": mask[0].nonzero()[:, 0].tolist()})
 
 

@@ -76,13 +76,13 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Alignment:
-    """How IS-AS is measured at the last step: with true normals in place of estimated ones, and the image encoder that
-    the transformer's images are encoded with.
+    """How IS-AS is measured at every scored step: with true normals in place of estimated ones, and the image encoder
+    that the transformer's images are encoded with.
 
     Args:
         objects, root (`str`): the list that the dataset was prepared from, and the folder that its paths are relative
             to.
-        views (`int`): spread over the objects of the last step.
+        views (`int`): spread over the objects of the last step, the same ones at all steps.
         num_cameras (`int`): that each shape is rendered from; the paper's is 512.
         resolution (`int`): of these pictures.
     """

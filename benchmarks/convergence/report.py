@@ -44,10 +44,10 @@ def style(index: int) -> dict[str, str]:
 
 def draw_curves(regime: dict, path: Path) -> None:
     """Each metric over the steps: the mean over seeds, and a band from the worst to the best seed."""
-    columns = 4
-    figure, axes = plt.subplots(-(-len(METRICS) // columns), columns, figsize=(16, 7), layout="constrained")
+    columns, metrics = 4, list(next(iter(next(iter(regime["runs"].values())).values())).curve)
+    figure, axes = plt.subplots(-(-len(metrics) // columns), columns, figsize=(16, 8), layout="constrained")
     steps = regime["settings"]["scoring"]["steps"]
-    for axis, metric in zip(axes.flat, METRICS):
+    for axis, metric in zip(axes.flat, metrics):
         for index, (arm, by_seed) in enumerate(regime["runs"].items()):
             values = np.array([mean_of_known(run.curve[metric], axis=1) for run in by_seed.values()])
             axis.plot(steps, values.mean(axis=0), label=arm, marker=".", **style(index))
@@ -55,9 +55,9 @@ def draw_curves(regime: dict, path: Path) -> None:
         axis.set(title=LABELS[metric], xscale="log", xlabel="steps")
         axis.set_xticks(steps, steps, fontsize="small", rotation=45)
         axis.minorticks_off()
-    for axis in axes.flat[len(METRICS) :]:
+    for axis in axes.flat[len(metrics) :]:
         axis.axis("off")
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="lower right")
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     figure.savefig(path, dpi=80)
     plt.close(figure)
 

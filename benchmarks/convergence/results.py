@@ -13,7 +13,7 @@ import numpy as np
 from arms import ARMS, BASELINE
 from grid import Run, Settings, check_kept, list_runs, read_grid
 from speedup import mean_of_known, mean_with_interval, speed_up_with_interval
-from tasks import ALIGNMENT, is_scored, list_tasks, loss_path, step_name
+from tasks import alignment_name, is_scored, list_tasks, loss_path, step_name
 
 from diffusers_vilearn.files import write_atomically
 from diffusers_vilearn.metrics.score_files import Scores, read_scores
@@ -29,9 +29,9 @@ METRICS = (
     "visible_recall@0.05",
     "invisible_recall@0.05",
 )
-HEADLINE = ("chamfer", "f_score@0.05", "f_score@0.02", "floaters")
-# Only of the last step, and only if the grid asks for it.
+# Only if the grid asks for it.
 IS_AS = "is_as"
+HEADLINE = ("chamfer", "f_score@0.05", "f_score@0.02", "floaters", IS_AS)
 DETAIL = ("area_behind", "roughness_behind")
 
 
@@ -41,7 +41,7 @@ class Measured:
     where one has no value: a camera that sees all of a surface leaves no unseen part, a failed sample has no pieces.
 
     Attributes:
-        curve (`dict`): metric -> (steps, objects), over the views that all scored steps share.
+        curve (`dict`): metric -> (steps, objects), over the views that all scored steps share; `is_as` over its own.
         final (`dict`): metric -> (objects,), over all views of the last step; `is_as` over its own.
         extra (`dict`): task -> metric -> mean.
         losses (`list`): for each step the bins.
@@ -60,12 +60,15 @@ class Measured:
         steps = [scores.pop(step_name(step)) for step in run.settings.scoring.steps]
         shared = set.intersection(*map(set, steps))
         kept = [{key: row for key, row in step.items() if key in shared} for step in steps]
+        curve = {name: np.stack([_object_means(step, name) for step in kept]) for name in METRICS}
         final = {name: _object_means(steps[-1], name) for name in METRICS}
-        if ALIGNMENT in scores:
-            final[IS_AS] = _object_means(scores.pop(ALIGNMENT), IS_AS)
+        if run.settings.alignment is not None:
+            aligned = [scores.pop(alignment_name(step)) for step in run.settings.scoring.steps]
+            curve[IS_AS] = np.stack([_object_means(step, IS_AS) for step in aligned])
+            final[IS_AS] = curve[IS_AS][-1]
         config = json.loads((run.snapshot(run.settings.scoring.steps[-1]) / "config.json").read_text())
         return cls(
-            curve={name: np.stack([_object_means(step, name) for step in kept]) for name in METRICS},
+            curve=curve,
             final=final,
             extra={
                 task: {name: float(mean_of_known(_object_means(rows, name), axis=0)) for name in (*METRICS, *DETAIL)}
@@ -146,7 +149,7 @@ def summarise_regime(steps: list[int], results: dict[str, dict[str, Measured]]) 
 
 def _against_baseline(steps: list[int], pairs: list[tuple[Measured, Measured]]) -> dict[str, dict]:
     found = {"speed_ups": {}, "reached": {}, "differences": {}}
-    for name in METRICS:
+    for name in _measured_in_all([run for pair in pairs for run in pair]):
         baselines, arms = (np.stack([run.curve[name] for run in runs]) for runs in zip(*pairs))
         found["speed_ups"][name] = speed_up_with_interval(steps, baselines, arms, not is_lower_better(name))
         gains = mean_of_known((arms - baselines)[:, -1], axis=1) * (-1 if is_lower_better(name) else 1)
@@ -154,6 +157,11 @@ def _against_baseline(steps: list[int], pairs: list[tuple[Measured, Measured]]) 
     for name in pairs[0][0].final:
         found["differences"][name] = _interval_of_mean([arm.final[name] - base.final[name] for base, arm in pairs])
     return found
+
+
+def _measured_in_all(runs: list[Measured]) -> list[str]:
+    """The metrics of their curves; runs that were measured at another time may lack one."""
+    return [name for name in (*METRICS, IS_AS) if all(name in run.curve for run in runs)]
 
 
 def _interval_of_mean(by_seed: list[np.ndarray]) -> dict[str, float | None] | None:

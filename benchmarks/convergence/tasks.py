@@ -37,7 +37,8 @@ def step_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-ALIGNMENT = "alignment"
+def alignment_name(step: int) -> str:
+    return f"alignment-{step_name(step)}"
 
 
 def loss_path(run: Run, step: int) -> Path:
@@ -59,7 +60,10 @@ def list_tasks(run: Run) -> list[Task]:
     alignment = []
     if run.settings.alignment is not None:
         views = scored | {"count": run.settings.alignment.views}
-        alignment = [Task(ALIGNMENT, last, views, scoring.guidance_scale, measures_alignment=True)]
+        alignment = [
+            Task(alignment_name(step), step, views, scoring.guidance_scale, measures_alignment=True)
+            for step in scoring.steps
+        ]
     guidance = [Task(f"guidance-{w}", last, extra | {"split": "validation"}, w) for w in scoring.guidance_scales]
     fractions = [
         Task(f"fraction-{fraction:.4f}", last, extra | {"split": scoring.split}, scoring.guidance_scale, fraction)

@@ -256,7 +256,8 @@ def test_a_grid_from_end_to_end(grid, experiment):
         ]
         assert not list(run.folder.glob("*checkpoint-*"))
     names = {path.stem for path in (none.folder / "scores").iterdir()}
-    assert names == {"step-00000100", "step-00000300", "alignment", "guidance-1.0"}
+    steps = {"step-00000100", "step-00000300"}
+    assert names == steps | {f"alignment-{step}" for step in steps} | {"guidance-1.0"}
     assert {path.stem for path in (shuffled.folder / "scores").iterdir()} == names | {"fraction-0.5000"}
     shapes = [load_file(run.snapshot(300) / "diffusion_pytorch_model.safetensors") for run in (none, shuffled)]
     assert not all(torch.equal(value, shapes[1][name]) for name, value in shapes[0].items())
@@ -264,12 +265,15 @@ def test_a_grid_from_end_to_end(grid, experiment):
     none_run, shuffled_run = (found["runs"][arm]["5"] for arm in ("none", "va_rope_shuffled"))
     assert none_run.curve["chamfer"].shape == (2, 1)
     final = read_scores(none.folder / "scores/step-00000300.jsonl")
-    ((key, alignment),) = read_scores(none.folder / "scores/alignment.jsonl").items()
+    ((key, alignment),) = read_scores(none.folder / "scores/alignment-step-00000300.jsonl").items()
     assert none_run.final["chamfer"] == pytest.approx(np.mean([row["chamfer"] for row in final.values()]))
     assert len(final) == 2 and 0 < alignment.pop("is_as") == none_run.final["is_as"] <= 1
+    early, last = none_run.curve["is_as"][:, 0]
+    assert 0 < early != last == none_run.final["is_as"]
     # Of the same sample, which batches of other sizes round differently.
     assert alignment == pytest.approx(final[key], abs=1e-4)
     summary = found["summary"]["va_rope_shuffled"]
+    assert "is_as" in summary["speed_ups"]
     assert summary["paired_seeds"] == ["5"] and set(summary["speed_ups"]) == set(summary["reached"])
     assert summary["differences"]["chamfer"]["mean"] == pytest.approx(
         shuffled_run.final["chamfer"].mean() - none_run.final["chamfer"].mean()
