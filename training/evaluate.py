@@ -39,7 +39,7 @@ from diffusers_vilearn.metrics.reconstruction import THRESHOLDS, decoded_field, 
 from diffusers_vilearn.metrics.rendered_views import NUM_VIEWS, RESOLUTION
 from diffusers_vilearn.metrics.score_files import ScoreFile, check_comparable, methods_of, write_scores
 from diffusers_vilearn.metrics.suite import METRICS, MetricSuite, check_options
-from diffusers_vilearn.metrics.summary import best_median_worst, write_summary
+from diffusers_vilearn.metrics.summary import best_median_worst, metrics_of, write_summary
 from diffusers_vilearn.pipelines.preview import contact_sheet, render_views
 
 SHEET_PICTURE = 160
@@ -205,10 +205,15 @@ def finish_method(file: ScoreFile, label: str, scorers: list, args) -> None:
 
 def draw_sheet(path: Path, scores, views, pipeline, method: str, args) -> None:
     """Input beside four sides of the mesh, for the best, the median and the worst shapes."""
+    if not args.sheet_rows:
+        return
     rank_by = args.rank_by or f"f_score@{args.f_score_thresholds[-1]}"
     row_of = {key: row for row, key in enumerate(views.keys)}
     # There may be scores of more views than were asked for this time.
     scores = {key: row for key, row in scores.items() if key in row_of}
+    if rank_by not in metrics_of(scores):
+        print(f"No {path.name}: no shape has a value of {rank_by}.")
+        return
     rows, labels = [], []
     for place, keys in best_median_worst(scores, rank_by, args.sheet_rows).items():
         for key in keys:
@@ -216,8 +221,7 @@ def draw_sheet(path: Path, scores, views, pipeline, method: str, args) -> None:
             mesh, _ = make_shape(pipeline, view, method, args)
             rows.append([prepare_condition_image(view.image, SHEET_PICTURE), *render_views(mesh, size=SHEET_PICTURE)])
             labels.append(f"{place}: {rank_by} {scores[key][rank_by]:.3f}, {key[0]}, view {key[1]}")
-    if rows:
-        contact_sheet(rows, labels, ("input", "front", "right", "back", "left")).save(path, optimize=True)
+    contact_sheet(rows, labels, ("input", "front", "right", "back", "left")).save(path, optimize=True)
 
 
 def common_frame(checkpoints: dict[str, str]) -> dict[str, str | float]:
@@ -238,6 +242,12 @@ def common_frame(checkpoints: dict[str, str]) -> dict[str, str | float]:
                 f" {', '.join(f'{value!r} for {name}' for name, value in values.items())}. Score them one by one."
             )
     return common
+
+
+def check_points(args, views: EvaluationViews) -> None:
+    """Raise `ValueError` if a VAE is to reconstruct clouds of more points than there are."""
+    if "reconstruction" in args.methods and args.num_points > (stored := len(views[0].surface)):
+        raise ValueError(f"`--num_points` must be at most {stored}, as many as are stored, but is {args.num_points}.")
 
 
 def label_of(name: str, method: str) -> str:
@@ -269,6 +279,7 @@ def main(args):
     views = EvaluationViews(
         args.dataset_name, args.split, views_per_object=args.views_per_object, **common_frame(checkpoints)
     )
+    check_points(args, views)
     suite = MetricSuite(args, accelerator.device)
     for name, checkpoint in checkpoints.items():
         pipeline = ViLearnImageTo3DPipeline.from_pretrained(checkpoint).to(accelerator.device)

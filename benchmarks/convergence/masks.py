@@ -85,11 +85,14 @@ def derive_table(dataset: Path, table: str, masks: str, vae: str | None = None) 
         table (`str`): a whole latents table.
         masks (`str`): of `MASKS`.
         vae (`str`, *optional*): folder or Hub id of the `VecSetVAE` that made it, for `oracle`.
+
+    Raises:
+        ValueError: there are rows of another table, or the VAE did not make this one.
     """
     name = masked_table(table, masks)
     metadata = json.loads((dataset / table / LATENTS_FILE).read_text())
     oracle = _start_oracle(dataset, vae, metadata) if masks == "oracle" else None
-    (dataset / name).mkdir(parents=True, exist_ok=True)
+    check_derived(dataset, table, masks)
     for path in sorted((dataset / table).glob("train-*.parquet")):
         if shard_path(dataset, name, path.stem).exists():
             continue
@@ -108,8 +111,22 @@ def derive_table(dataset: Path, table: str, masks: str, vae: str | None = None) 
         shard = _replace(shard, "visible_share", [len(tokens) / num_tokens for tokens in visible])
         shard = _replace(shard, "anchor_agreement", [agreement] * len(rows))
         write_table(dataset, name, path.stem, shard)
-    # Last of all, as what says that the table is whole.
-    write_atomically(dataset / name / LATENTS_FILE, json.dumps({**metadata, "masks": masks}, indent=1).encode())
+
+
+def check_derived(dataset: Path, table: str, masks: str) -> None:
+    """Record what `masked_table(table, masks)` is made of.
+
+    Raises:
+        ValueError: it was made of another table, or of what this one was before it was made anew.
+    """
+    base, derived = dataset / table, dataset / masked_table(table, masks)
+    made_of = {**json.loads((base / LATENTS_FILE).read_text()), "masks": masks}
+    path = derived / LATENTS_FILE
+    if not path.exists():
+        derived.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(made_of, indent=1).encode())
+    elif json.loads(path.read_text()) != made_of:
+        raise ValueError(f"{derived} was made of another table than {base} is now; delete it.")
 
 
 def _start_oracle(dataset: Path, vae: str | None, metadata: dict) -> OracleMasks:

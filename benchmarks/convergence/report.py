@@ -16,7 +16,7 @@ import jinja2
 import matplotlib
 import numpy as np
 from arms import ARMS
-from results import DETAIL, HEADLINE, IS_AS, METRICS, collect, join, read_numbers, write_numbers
+from results import DETAIL, HEADLINE, IS_AS, METRICS, collect, join, measured_in_all, read_numbers, write_numbers
 from speedup import mean_of_known
 
 from diffusers_vilearn.files import write_atomically
@@ -44,11 +44,14 @@ def style(index: int) -> dict[str, str]:
 
 def draw_curves(regime: dict, path: Path) -> None:
     """Each metric over the steps: the mean over seeds, and a band from the worst to the best seed."""
-    columns, metrics = 4, list(next(iter(next(iter(regime["runs"].values())).values())).curve)
+    measured = {arm: measured_in_all(by_seed.values()) for arm, by_seed in regime["runs"].items()}
+    columns, metrics = 4, list(dict.fromkeys(name for names in measured.values() for name in names))
     figure, axes = plt.subplots(-(-len(metrics) // columns), columns, figsize=(16, 8), layout="constrained")
     steps = regime["settings"]["scoring"]["steps"]
     for axis, metric in zip(axes.flat, metrics):
         for index, (arm, by_seed) in enumerate(regime["runs"].items()):
+            if metric not in measured[arm]:
+                continue
             values = np.array([mean_of_known(run.curve[metric], axis=1) for run in by_seed.values()])
             axis.plot(steps, values.mean(axis=0), label=arm, marker=".", **style(index))
             axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=style(index)["color"], alpha=0.12)
@@ -90,6 +93,12 @@ def interval(value: dict[str, float | None] | None, digits: int = 3) -> str:
     return text
 
 
+def sped_up(regime: dict) -> list[str]:
+    """Of the metrics that speed-ups are given of, those that some arm has one of."""
+    rows = regime["summary"].values()
+    return [name for name in HEADLINE if any(name in row.get("speed_ups", {}) for row in rows)]
+
+
 def extra_table(regime: dict, prefix: str) -> dict[str, dict[str, dict[str, float]]]:
     """Arm -> setting of the tasks named `prefix-setting` -> metric -> mean over seeds."""
     table = {}
@@ -117,7 +126,7 @@ def write_report(regimes: dict[str, dict], grid: str, findings: str, docs: Path,
         draw_curves(found, docs / "images" / f"{name}-{regime}.png")
         draw_losses(found, docs / "images" / f"{name}-{regime}-losses.png")
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"interval": interval, "extra_table": extra_table}
+    environment.filters |= {"interval": interval, "extra_table": extra_table, "sped_up": sped_up}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(
         findings=findings,
@@ -126,7 +135,6 @@ def write_report(regimes: dict[str, dict], grid: str, findings: str, docs: Path,
         grid=grid,
         arms=ARMS,
         metrics=METRICS,
-        headline=HEADLINE,
         labels=LABELS,
         detail=DETAIL,
     )

@@ -5,7 +5,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,7 +149,7 @@ def summarise_regime(steps: list[int], results: dict[str, dict[str, Measured]]) 
 
 def _against_baseline(steps: list[int], pairs: list[tuple[Measured, Measured]]) -> dict[str, dict]:
     found = {"speed_ups": {}, "reached": {}, "differences": {}}
-    for name in _measured_in_all([run for pair in pairs for run in pair]):
+    for name in measured_in_all([run for pair in pairs for run in pair]):
         baselines, arms = (np.stack([run.curve[name] for run in runs]) for runs in zip(*pairs))
         found["speed_ups"][name] = speed_up_with_interval(steps, baselines, arms, not is_lower_better(name))
         gains = mean_of_known((arms - baselines)[:, -1], axis=1) * (-1 if is_lower_better(name) else 1)
@@ -159,7 +159,7 @@ def _against_baseline(steps: list[int], pairs: list[tuple[Measured, Measured]]) 
     return found
 
 
-def _measured_in_all(runs: list[Measured]) -> list[str]:
+def measured_in_all(runs: Collection[Measured]) -> list[str]:
     """The metrics of their curves; runs that were measured at another time may lack one."""
     return [name for name in (*METRICS, IS_AS) if all(name in run.curve for run in runs)]
 

@@ -26,6 +26,7 @@ import datasets
 import yaml
 from arms import ARMS, masked_table
 from grid import SETTINGS_FILE, Run, Settings, check_kept, list_runs, read_grid
+from masks import check_derived
 from samples import Truths
 from tasks import is_scored, list_tasks
 
@@ -74,10 +75,9 @@ class TableJob:
 
     def _derive(self) -> list | None:
         base = self.settings.latents.table
-        # The last file that `masks.py` writes.
-        is_whole = (self.folder / self.table / LATENTS_FILE).exists()
-        if is_whole and self._shards(base, "train") == self._shards(self.table, "train"):
-            self._check_base(self.folder / base, self.folder / self.table)
+        wanted = self._shards(base, "train")
+        if wanted and wanted == self._shards(self.table, "train"):
+            check_derived(self.folder, base, self.masks)
             return None
         command = [HERE / "masks.py", "--dataset_name", self.folder, "--table", base, "--masks", self.masks]
         return [*command, "--vae", self.settings.vae]
@@ -94,12 +94,6 @@ class TableJob:
                     f"{folder} was made with `{name}` {metadata[name]!r}, but the grid wants {wanted!r}; give its"
                     " `latents` another `name`."
                 )
-
-    def _check_base(self, base: Path, derived: Path) -> None:
-        """A table whose base was made anew, with other options, is of neither."""
-        made_of, metadata = (json.loads((folder / LATENTS_FILE).read_text()) for folder in (base, derived))
-        if metadata != {**made_of, "masks": self.masks}:
-            raise ValueError(f"{derived} was made of another table than {base} is now; delete it.")
 
     def tidy(self) -> None:
         """Nothing is left over."""

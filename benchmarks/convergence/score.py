@@ -14,12 +14,13 @@ from pathlib import Path
 import datasets
 import torch
 from alignment import Alignments
-from grid import Run, list_runs, read_grid
+from grid import Run, check_kept, list_runs, read_grid
 from losses import LossByNoise
 from samples import Sampler, Truths, decode_and_score
 from tasks import Task, list_tasks, loss_path
 
 from diffusers_vilearn import VecSetVAE, ViLearnTransformer3DModel
+from diffusers_vilearn.data.latents import fingerprint
 from diffusers_vilearn.files import append_json_line, write_atomically
 from diffusers_vilearn.metrics.score_files import read_scores
 from diffusers_vilearn.training.tables import read_metadata
@@ -31,13 +32,19 @@ class Scorer:
     Args:
         run (`Run`): whose snapshots are there.
         device (`str`): of the models.
+
+    Raises:
+        ValueError: its latents were made by another VAE than the grid's.
     """
 
     def __init__(self, run: Run, device: str):
         self.run, self.device = run, torch.device(device)
         self.vae = VecSetVAE.from_pretrained(run.settings.vae).to(self.device).eval()
         self._opened: dict[tuple, Truths] = {}
-        self.num_tokens = read_metadata(run.settings.dataset_name, run.table)["num_tokens"]
+        metadata = read_metadata(run.settings.dataset_name, run.table)
+        if fingerprint(self.vae) != metadata["vae"]:
+            raise ValueError(f"The latents {run.table} were not made by the VAE {run.settings.vae}.")
+        self.num_tokens = metadata["num_tokens"]
         self.autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=run.settings.train.get("mixed_precision") == "bf16"
         )
@@ -102,7 +109,9 @@ def parse_args():
 
 
 def main(args):
-    runs = {run.name: run for run in list_runs(read_grid(args.grid), args.output_dir)}
+    grid = read_grid(args.grid)
+    check_kept(grid, args.output_dir)
+    runs = {run.name: run for run in list_runs(grid, args.output_dir)}
     if args.run not in runs:
         raise ValueError(f"`--run` is {args.run}, which {args.grid} does not have: {', '.join(runs)}.")
     run = runs[args.run]

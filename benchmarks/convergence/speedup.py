@@ -88,7 +88,9 @@ def speed_up_with_interval(
 
     Args:
         steps (`Sequence[int]`): (n,) rising.
-        baselines, arms (`np.ndarray`): (seeds, n, objects), scores of runs paired by seed; NaN is no score.
+        baselines, arms (`np.ndarray`): (seeds, n, objects), scores of runs paired by seed. NaN is no score: an object
+            that has none at some step of either run says nothing in this pair, or an arm would seem the better for
+            failing where it is hard.
         higher_is_better (`bool`): of the scores.
         draws (`int`): of the objects, the same for all runs and steps, that tell how much the objects matter; those
             without a speed-up are left out.
@@ -96,6 +98,9 @@ def speed_up_with_interval(
     Returns:
         `dict`: `mean`, `low`, `high`; `None` if some seed has no speed-up, or some step of it no score.
     """
+
+    unknown = np.isnan(baselines).any(axis=1, keepdims=True) | np.isnan(arms).any(axis=1, keepdims=True)
+    baselines, arms = (np.where(unknown, np.nan, runs) for runs in (baselines, arms))
 
     def logarithms(objects) -> np.ndarray | None:
         means = [mean_of_known(runs[:, :, objects], axis=2) for runs in (baselines, arms)]

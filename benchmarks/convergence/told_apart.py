@@ -33,10 +33,14 @@ def centred(tokens: np.ndarray) -> np.ndarray:
     return tokens - tokens.mean(axis=1, keepdims=True)
 
 
-def label_sums(tokens: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def label_sums(tokens: np.ndarray, labels: np.ndarray, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
     """Sums (views, labels, channels) and counts (views, labels, 1) of the tokens of each label."""
-    members = (labels[..., None] == np.arange(labels.max() + 1)).astype(tokens.dtype)
-    return np.einsum("vtl,vtc->vlc", members, tokens), members.sum(axis=1)[..., None]
+    shape = (len(tokens), num_labels)
+    sums, counts = np.zeros((*shape, tokens.shape[-1]), tokens.dtype), np.zeros((*shape, 1), tokens.dtype)
+    index = np.arange(len(tokens))[:, None], labels
+    np.add.at(sums, index, tokens)
+    np.add.at(counts, index, 1)
+    return sums, counts
 
 
 def share_if_known(tokens: np.ndarray, labels: np.ndarray) -> float:
@@ -47,7 +51,7 @@ def share_if_known(tokens: np.ndarray, labels: np.ndarray) -> float:
         labels (`np.ndarray`): (views, tokens) int from 0, what tells tokens apart.
     """
     tokens = centred(tokens)
-    sums, counts = label_sums(tokens, labels)
+    sums, counts = label_sums(tokens, labels, labels.max() + 1)
     return float((sums**2 / np.maximum(counts, 1)).sum() / (tokens**2).sum())
 
 
@@ -57,7 +61,8 @@ def share_if_unknown(
     """Of the variance within a view, what the means of the labels over other objects explain; below 0 where these are
     worse than no mean at all. Arguments as of `share_if_known`."""
     tokens = centred(tokens)
-    sums, counts = label_sums(centred(others), labels_of_others)
+    num_labels = 1 + max(labels.max(), labels_of_others.max())
+    sums, counts = label_sums(centred(others), labels_of_others, num_labels)
     means = sums.sum(axis=0) / np.maximum(counts.sum(axis=0), 1)
     return float(1 - ((tokens - means[labels]) ** 2).sum() / (tokens**2).sum())
 

@@ -11,7 +11,8 @@ import json, os, sys
 config, *words = sys.argv[1:]
 assert os.path.isfile(config), config
 settings = dict(zip(words[::2], words[1::2]))
-assert "worgb" in settings["test_file.anno_path"] == settings["available_corpus.infer.anno_path"]
+assert settings["test_file.anno_path"] == settings["available_corpus.infer.anno_path"]
+assert settings["num_frames"] == settings["num_frames_test"] == "16"
 assert os.path.isfile(settings["model.qformer.ckpt"]) and settings["model.qformer.ckpt"] == settings["ckpt_path"]
 plausibility = "Geo_plausibility" in settings["ckpt_path"]
 answers = {}

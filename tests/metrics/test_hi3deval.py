@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 from hi3deval_checkout import make_checkout
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from diffusers_vilearn.metrics.hi3deval import Hi3DEval, Turntable, write_turntable
 
@@ -24,18 +24,23 @@ def turntables(tmp_path) -> list[Turntable]:
     return turntables
 
 
+def frames_of(path) -> np.ndarray:
+    """(frames, height, width, 3) of a GIF."""
+    with Image.open(path) as gif:
+        return np.stack([np.asarray(frame.convert("RGB")).astype(int) for frame in ImageSequence.Iterator(gif)])
+
+
 def test_a_turntable_is_a_gif_of_one_turn(tmp_path):
     write_turntable(trimesh.creation.box((1.0, 0.5, 0.2)), tmp_path / "turn.gif", resolution=56)
-    with Image.open(tmp_path / "turn.gif") as gif:
-        assert gif.n_frames == 16
-        frames = []
-        for index in range(16):
-            gif.seek(index)
-            frames.append(np.asarray(gif.convert("RGB")).astype(int))
-    covered = np.array([(frame < 245).any(axis=-1).sum() for frame in frames])
-    assert (covered > 0).all() and np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3)).min() > 1
+    frames = frames_of(tmp_path / "turn.gif")
+    assert len(frames) == 17 and (frames[0] == frames[16]).all()
+    covered = (frames < 245).any(axis=-1)
+    assert covered.any(axis=(1, 2)).all() and np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3)).min() > 1
     # half a turn of a box shows the same again
     assert np.abs(frames[1] - frames[9]).mean() < 0.1 * np.abs(frames[1] - frames[5]).mean()
+    # seen along its longer side, it is a fifth as wide and as high as before, but for its near end
+    widths, heights = (covered[[0, 4], 1:].any(axis=axis).sum(axis=1) for axis in (1, 2))
+    assert widths[1] < 0.35 * widths[0] and heights[1] == pytest.approx(heights[0], rel=0.5)
 
 
 def test_a_turntable_of_what_looks_alike_from_all_sides_has_as_many_frames(tmp_path):
@@ -44,8 +49,7 @@ def test_a_turntable_of_what_looks_alike_from_all_sides_has_as_many_frames(tmp_p
         trimesh.transformations.rotation_matrix(-np.pi / 2, [1, 0, 0])
     )
     write_turntable(vase, tmp_path / "turn.gif", resolution=56)
-    with Image.open(tmp_path / "turn.gif") as gif:
-        assert gif.n_frames == 16
+    assert len(frames_of(tmp_path / "turn.gif")) == 17
 
 
 def test_both_heads_score_every_turntable(tmp_path, turntables):

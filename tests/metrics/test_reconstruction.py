@@ -143,8 +143,10 @@ def test_shapes_in_a_batch_do_not_mix():
 def test_both_searches_find_the_same_neighbours():
     generator = torch.Generator().manual_seed(0)
     points, others = (torch.rand(count, 3, generator=generator) for count in (300, 500))
-    for ours, theirs in zip(brute_force(points, others), k_d_tree(points, others)):
-        torch.testing.assert_close(ours, theirs)
+    for dtypes in ((torch.float32,) * 2, (torch.float64, torch.float32), (torch.bfloat16,) * 2):
+        pair = [cloud.to(dtype) for cloud, dtype in zip((points, others), dtypes)]
+        for ours, theirs in zip(brute_force(*pair), k_d_tree(*pair)):
+            torch.testing.assert_close(ours, theirs)
     halved = nearest(points.bfloat16().requires_grad_(), others.bfloat16())
     for ours, theirs in zip(halved, nearest(points.bfloat16().float(), others.bfloat16().float())):
         torch.testing.assert_close(ours, theirs.to(ours.dtype))
@@ -224,6 +226,14 @@ def test_a_field_without_a_surface_fails_and_has_no_pieces_to_count():
     # No sample lies inside either: that is no agreement.
     view.inside = np.zeros_like(view.inside)
     assert extract_and_score(lambda xyz: -torch.ones(len(xyz)), view, CONFIG, resolution=16)[1]["iou"] == 0
+
+
+def test_shapes_that_no_point_lies_in_have_no_iou():
+    view = sphere_view(0.05)
+    view.xyz = view.xyz[np.linalg.norm(view.xyz, axis=1) > 0.3]
+    view.inside = np.zeros(len(view.xyz), bool)
+    _, scores = extract_and_score(sphere_field(0.05, (0.2, 0, 0)), view, CONFIG, resolution=64)
+    assert "iou" not in scores and scores["failed"] == 0 and scores["chamfer"] > 0.1
 
 
 def test_a_mesh_without_triangles_is_refused():

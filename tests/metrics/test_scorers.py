@@ -108,7 +108,7 @@ def test_frechet_distance_of_many_views_counts_objects_and_holds_no_files_open(t
     for key in keys:
         np.savez(tmp_path / f"{file_name(key)}.npz", generated=rng.normal(size=(2, 3)), true=rng.normal(size=(2, 3)))
     _, measured = FrechetScorer(tmp_path, features=None).finish({key: {} for key in keys})
-    assert measured["normal_fd"]["n"] == 16
+    assert measured["normal_fd"]["n"] == 16 and measured["normal_fd"]["views"] == len(keys)
 
 
 def test_turntables_are_scored_at_once_and_only_those_that_lack_scores(tmp_path, shape_of):

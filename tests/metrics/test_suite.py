@@ -117,11 +117,39 @@ def test_objects_are_a_setting_where_they_are_looked_at(parse, packages, truth):
     assert settings("is_as", "--normal_estimator", "true")["objects"] == settings("renders")["objects"] is not None
 
 
+def test_pictures_that_the_encoder_does_not_take_are_refused_at_once(parse, packages):
+    args = parse("--metrics", "is_as", "--metric_encoder", ENCODER, "--metric_resolution", 500)
+    with pytest.raises(ValueError, match="`metric_resolution` must be a multiple of the encoder's patch size, 14"):
+        MetricSuite(args, torch.device("cpu"))
+
+
+def test_a_cloud_of_more_points_than_there_are_is_refused(parse):
+    check_points = runpy.run_path(str(ROOT / "training" / "evaluate.py"))["check_points"]
+    views = [SimpleNamespace(surface=range(8192))]
+    check_points(parse("--num_points", 8192), views)
+    check_points(parse("--num_points", 9000, "--methods", "generation"), views)
+    with pytest.raises(ValueError, match="`--num_points` must be at most 8192, as many as are stored, but is 9000"):
+        check_points(parse("--num_points", 9000), views)
+
+
+@pytest.mark.parametrize("words", [("--rank_by", "floaters"), ("--sheet_rows", 0)])
+def test_there_is_no_sheet_of_shapes_without_a_value_to_rank_by(tmp_path, parse, words):
+    draw_sheet = runpy.run_path(str(ROOT / "training" / "evaluate.py"))["draw_sheet"]
+    views = SimpleNamespace(keys=[("a", 0)])
+    draw_sheet(tmp_path / "sheet.png", {("a", 0): {"iou": 0.0}}, views, None, "generation", parse(*words))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
         (("--max_views", 0), "`max_views` must be an integer of at least 1"),
         (("--views_per_object", 0), "`views_per_object` must be an integer of at least 1"),
+        (("--resolution", 7), "`resolution` must be an integer of at least 8"),
+        (("--num_points", -5), "`num_points` must be an integer of at least 1"),
+        (("--render_resolution", 3), "`render_resolution` must be an integer of at least 11"),
+        (("--guidance_scale", "nan"), "`guidance_scale` must be a finite number"),
+        (("--visible_fraction", 2), "`visible_fraction` must be a number in"),
         (("--f_score_thresholds", 0.05, 0), "`f_score_thresholds` must be positive numbers"),
         (("--f_score_thresholds", "nan"), "`f_score_thresholds` must be positive numbers"),
         (("--rank_by", "psnr"), "`--rank_by` must be one of iou, .*f_score@0.05.*, but is 'psnr'"),

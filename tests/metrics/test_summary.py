@@ -88,10 +88,10 @@ def test_tables_say_the_same(tmp_path):
     # Of the same views, but with no metric that the others have.
     write_scores(tmp_path / "foreign.jsonl", {("a", 0): {"mine": 1.0}})
     (tmp_path / "sets").mkdir()
-    (tmp_path / "sets" / "generation.json").write_text('{"normal_fd": {"mean": 12.5, "n": 3}}')
+    (tmp_path / "sets" / "generation.json").write_text('{"normal_fd": {"mean": 12.5, "n": 3, "views": 6}}')
     text = write_summary(tmp_path, ["generation"])
     assert text == (tmp_path / "summary.md").read_text()
-    assert "| | foreign | generation | other |" in text and "| normal_fd ↓ |  | 12.5 |  |" in text
+    assert "| | foreign | generation | other |" in text and "| normal_fd ↓ |  | 12.5, of 6 views |  |" in text
     assert "| iou ↑ |  | 0.7 [" in text
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["scores"]["generation"]["normal_fd"]["mean"] == 12.5

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The convergence experiment: arms that differ in what they should, known speed-ups, and a grid from end to end."""
 
+import argparse
 import dataclasses
 import json
 import os
@@ -30,11 +31,13 @@ sys.path.insert(0, str(CONVERGENCE))
 import run as runner  # noqa: E402
 from grid import Latents, list_runs, read_grid  # noqa: E402
 from masks import derive_table, shuffled_tokens  # noqa: E402
+from report import write_report  # noqa: E402
 from results import METRICS, Measured, collect, join, read_numbers, write_numbers  # noqa: E402
 from samples import Truths  # noqa: E402
+from score import main as score  # noqa: E402
 from speedup import Curve, mean_with_interval, speed_up, speed_up_with_interval  # noqa: E402
 from tasks import is_scored, list_tasks  # noqa: E402
-from told_apart import measure, places_visible_first, share_if_known, share_if_unknown  # noqa: E402
+from told_apart import label_sums, measure, places_visible_first, share_if_known, share_if_unknown  # noqa: E402
 
 STEPS = np.array([100, 200, 400, 800])
 
@@ -167,13 +170,15 @@ def test_an_oracle_refuses_shapes_that_are_not_those_of_the_latents(work, data, 
     write_shard(tmp_path / "data", "shapes", "train-test-00000", rows, shapes.features)
     with pytest.raises(ValueError, match="are not those that the table of latents"):
         derive_table(tmp_path / "data", "latents", "oracle", str(work / "vae"))
-    assert not list((tmp_path / "data/latents-oracle").glob("*"))
+    assert not list((tmp_path / "data/latents-oracle").glob("*.parquet"))
 
 
 def test_what_an_encoding_tells_of_a_token():
     rng = np.random.default_rng(0)
     visible = np.stack([rng.permutation(np.arange(64) < 24) for _ in range(300)])
     labels, places = visible.astype(int), np.tile(np.arange(64), (300, 1))
+    sums, counts = label_sums(np.ones((300, 64, 2)), labels, 3)
+    assert (sums == counts).all() and (counts[0, :, 0] == (40, 24, 0)).all()
     objects, noise = rng.normal(0, 5, (300, 1, 16)), rng.normal(0, 1, (300, 64, 16))
     # What the class is worth is the same in all objects, or each object's own.
     common = np.where(visible[..., None], 1.0, -2.0) + objects
@@ -320,6 +325,28 @@ def test_the_report_is_written_from_files(grid, experiment, tmp_path):
     assert (tmp_path / "images/convergence-elsewhere.png").exists()
 
 
+def test_what_was_started_with_another_grid_is_not_scored(grid, experiment, tmp_path):
+    values = yaml.safe_load(grid.read_text())
+    values["scoring"]["num_inference_steps"] = 3
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values))
+    run = list_runs(read_grid(grid), experiment)[0].name
+    args = argparse.Namespace(grid=tmp_path / "grid.yaml", output_dir=experiment, run=run, device="cpu")
+    with pytest.raises(ValueError, match="holds runs of regime base with other settings"):
+        score(args)
+
+
+def test_a_page_of_runs_of_which_some_lack_a_curve(experiment, grid, tmp_path):
+    (tmp_path / "docs").mkdir()
+    before = collect(grid, experiment)["base"]
+    for lacking in ("none", "va_rope_shuffled"):
+        runs = {arm: {"5": dataclasses.replace(by_seed["5"])} for arm, by_seed in before["runs"].items()}
+        run = runs[lacking]["5"]
+        runs[lacking]["5"] = dataclasses.replace(run, curve={name: run.curve[name] for name in METRICS})
+        regimes = join({}, {"base": {**before, "runs": runs}})
+        write_report(regimes, "grid.yaml", "", tmp_path / "docs", "page")
+        assert "### Speed-up against `none`" in (tmp_path / "docs/page.md").read_text()
+
+
 def measured(*values: float) -> Measured:
     """A run of two steps and one value of each metric for each object."""
     curves = {name: np.array([values, values]) for name in METRICS}
@@ -349,23 +376,24 @@ def test_what_an_object_has_no_score_of_counts_in_no_mean(tmp_path):
     nothing = np.nan
     compared = {"settings": {"scoring": {"steps": [1, 2]}}, "data": {}}
     known = {
-        "none": runs([8, nothing], [nothing, 2]),
-        "va_rope": runs([4, 9], [1, 1]),
-        "va_lpe": runs([nothing] * 2, [1, 2]),
+        "none": runs([8, nothing, 6], [nothing, 2, 3]),
+        "va_rope": runs([4, 9, 5], [1, 1, 2]),
+        "va_lpe": runs([nothing] * 3, [1, 2, 2]),
     }
     found = join({}, {"base": {**compared, "runs": known}})
     write_numbers(found, tmp_path / "numbers.json")
     for regimes in (found, join({}, read_numbers(tmp_path / "numbers.json"))):
         summary = regimes["base"]["summary"]
-        assert (
-            summary["none"]["final"]["floaters"]["mean"] == 2 and summary["va_rope"]["final"]["floaters"]["mean"] == 1
-        )
+        assert summary["none"]["final"]["floaters"]["mean"] == 2.5
+        assert summary["va_rope"]["final"]["floaters"]["mean"] == pytest.approx(4 / 3)
         assert summary["va_rope"]["differences"]["floaters"]["mean"] == -1
         assert (
             summary["va_rope"]["speed_ups"]["floaters"]["mean"] > 1 and summary["va_rope"]["reached"]["floaters"] == 1
         )
         assert summary["va_lpe"]["speed_ups"]["floaters"] is None
         assert np.isnan(regimes["base"]["runs"]["none"]["0"].extra["guidance-1.0"]["floaters"])
+    # Half of the steps from 6 to 3 take this arm from 5 to 3; no other object has scores of both at both steps.
+    assert summary["va_rope"]["speed_ups"]["floaters"]["mean"] == pytest.approx(2 ** (1 / 3))
     only = join({}, {"base": {**compared, "runs": {"none": runs([1, 1], [nothing] * 2)}}})
     assert only["base"]["summary"]["none"]["final"]["floaters"] is None
 
@@ -457,6 +485,8 @@ def test_a_derived_table_is_made_anew_when_its_base_has_grown(grid, data):
     try:
         with pytest.raises(ValueError, match=r"was made of another table than .* delete it"):
             job.next_command()
+        with pytest.raises(ValueError, match="was made of another table"):
+            derive_table(data, "latents", "shuffled")
     finally:
         metadata.write_text(before)
     # Without shapes there is no table to be whole.

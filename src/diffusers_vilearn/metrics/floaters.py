@@ -7,7 +7,8 @@ import trimesh
 
 
 def count_components(mesh: trimesh.Trimesh, min_area_share: float = 0.0) -> int:
-    """Connected components of a mesh as trimesh counts them (`Trimesh.split`): faces that share an edge are connected.
+    """Connected components of a mesh, as many as `Trimesh.split(only_watertight=False)` gives: two faces are connected
+    that have an edge of theirs alone.
 
     This is what the paper calls Floaters, the object itself included: 1 is perfect. The column `floaters` of our
     tables is one less, 0 being perfect.

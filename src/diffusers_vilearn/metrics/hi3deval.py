@@ -5,8 +5,8 @@
 Nothing of it is in here: its code is run where the user has it, a git checkout of `3DTopia/Hi3DEval` with the
 checkpoints of its `obj_scoring/readme.md`, in whatever environment that wants. It scores a turntable of normal maps (a
 GIF) next to the prompt image. How its authors render their GIFs is not in the checkout: ours are 16 views at 15
-degrees of elevation, coded as in `normal_maps.py`. Compare only numbers from one way of rendering. Written against its
-commit 7f8a68e; it needs a GPU and its own checkpoints, and we have not run it.
+degrees of elevation, all at one scale, coded as in `normal_maps.py`. Compare only numbers from one way of rendering.
+Written against its commit 7f8a68e; it needs a GPU and its own checkpoints, and we have not run it.
 """
 
 import hashlib
@@ -23,13 +23,15 @@ from PIL import Image
 
 from ..geometry.cameras import orbit_camera
 from ..geometry.mesh import Mesh
-from .rendered_views import DISTANCE, VERTICAL_FOV, RenderedViews
+from ..geometry.rendering import make_renderer
+from .normal_maps import camera_normals, normal_colors
+from .rendered_views import DISTANCE, VERTICAL_FOV, in_unit_sphere
 
 # Our name -> the folder of the trained head in the checkout's `obj_scoring/trained`.
 HEADS = {"gp": "Geo_plausibility", "gd": "Geo_detail"}
 
-# Frames that the scorer reads of a turntable without colours.
-NUM_FRAMES = 16
+# Views that the scorer looks at of a turntable without colours.
+NUM_VIEWS = 16
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,18 @@ class Turntable:
 
 
 def write_turntable(mesh: Mesh, path: Path, *, resolution: int = 448, elevation: float = 15.0) -> None:
-    """Write a GIF of `mesh` turning once about +Y, `NUM_FRAMES` normal maps in the camera's frame on white."""
-    azimuths = np.arange(NUM_FRAMES) * 360 / NUM_FRAMES
-    cameras = [orbit_camera(a, elevation, distance=DISTANCE, vertical_fov=VERTICAL_FOV) for a in azimuths]
-    pictures = RenderedViews.of(mesh, cameras, resolution=resolution).pictures
+    """Write a GIF of `mesh` turning once about +Y: `NUM_VIEWS` normal maps in the camera's frame on white, and the
+    first one again, as the scorer never looks at the last frame."""
+    renderer, frames = make_renderer(in_unit_sphere(mesh), "embree"), []
+    for azimuth in np.arange(NUM_VIEWS + 1) * 360 / NUM_VIEWS:
+        camera = orbit_camera(azimuth, elevation, distance=DISTANCE, vertical_fov=VERTICAL_FOV)
+        rendering = renderer.render(camera, resolution)
+        colors = normal_colors(camera_normals(rendering, camera))
+        frames.append(np.where(rendering.mask[..., None], colors, 255).astype(np.uint8))
     # Pillow joins equal frames, as those of a lathed vase are: one pixel of every other frame is grey.
-    pictures[1::2, 0, 0] = 128
-    first, *others = (Image.fromarray(picture) for picture in pictures)
+    for frame in frames[1::2]:
+        frame[0, 0] = 128
+    first, *others = map(Image.fromarray, frames)
     first.save(path, save_all=True, append_images=others, duration=100, loop=0)
 
 
@@ -98,8 +105,7 @@ class Hi3DEval:
     def _score(self, name: str, turntables: Sequence[Turntable]) -> list[float]:
         videos = [str(turntable.video.resolve()) for turntable in turntables]
         with tempfile.TemporaryDirectory() as folder:
-            # "worgb" in the name tells the scorer's configuration that there is no coloured video.
-            annotations = Path(folder) / "worgb.json"
+            annotations = Path(folder) / "turntables.json"
             rows = [
                 {"video": [video], "prompt": str(turntable.prompt.resolve()), "score": [-1] * 5}
                 for video, turntable in zip(videos, turntables)
@@ -111,6 +117,9 @@ class Hi3DEval:
                 "model.qformer.ckpt": self._head(name),
                 "ckpt_path": self._head(name),
                 "output_dir": folder,
+                # Its configuration counts by the name of its own annotations.
+                "num_frames": NUM_VIEWS,
+                "num_frames_test": NUM_VIEWS,
             }
             words = [str(word) for pair in settings.items() for word in pair]
             command = [*self.launcher, "inference.py", "config.py", *words]

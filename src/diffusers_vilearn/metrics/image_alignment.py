@@ -71,14 +71,17 @@ def unit_patch_tokens(image_encoder: Dinov2Model, pictures: np.ndarray, batch_si
         yield F.normalize(patch_tokens(image_encoder, pixels).float(), dim=-1)
 
 
+def check_multiple_of_patches(name: str, side: int, image_encoder: Dinov2Model) -> None:
+    """Raises `ValueError` unless pictures of this side are whole patches of the encoder."""
+    patch_size = image_encoder.config.patch_size
+    if side % patch_size:
+        raise ValueError(f"`{name}` must be a multiple of the encoder's patch size, {patch_size}, but is {side}.")
+
+
 def encoder_pixels(image_encoder: Dinov2Model, pictures: np.ndarray, batch_size: int) -> Iterator[torch.Tensor]:
     """What the encoder takes, batch by batch: normalised pixels (batch, 3, size, size) float32 on its device."""
-    patch_size = image_encoder.config.patch_size
-    if pictures.shape[1] % patch_size or pictures.shape[2] % patch_size:
-        raise ValueError(
-            f"`pictures` must have sides that are multiples of the encoder's patch size, {patch_size}, but they are"
-            f" {pictures.shape[1]} x {pictures.shape[2]} pixels."
-        )
+    for side in pictures.shape[1:3]:
+        check_multiple_of_patches("pictures.shape", side, image_encoder)
     mean, deviation = (
         torch.tensor(values, device=image_encoder.device)[:, None, None] for values in (_MEAN, _DEVIATION)
     )

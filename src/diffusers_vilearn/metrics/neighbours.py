@@ -42,7 +42,11 @@ def k_d_tree(points: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, 
 def brute_force(points: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """`nearest` of one shape, (n, 3) and (m, 3), on any device."""
     rows = max(1, _CHUNK // len(others))
+    # There are no distances in half precision, and none between two precisions.
+    common = torch.promote_types(torch.promote_types(points.dtype, others.dtype), torch.float32)
+    pairs = [(chunk.to(common), others.to(common)) for chunk in points.split(rows)]
     # Products of matrices would lose what is small beside the coordinates.
     exact = "donot_use_mm_for_euclid_dist"
-    chunks = [torch.cdist(chunk, others, compute_mode=exact).min(dim=-1) for chunk in points.split(rows)]
-    return torch.cat([chunk.values for chunk in chunks]), torch.cat([chunk.indices for chunk in chunks])
+    chunks = [torch.cdist(*pair, compute_mode=exact).min(dim=-1) for pair in pairs]
+    distances, indices = (torch.cat([chunk[part] for chunk in chunks]) for part in (0, 1))
+    return distances.to(points.dtype), indices

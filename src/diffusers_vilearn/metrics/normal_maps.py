@@ -13,11 +13,23 @@ import torch
 from PIL import Image
 
 from ..data.images import OBJECT_ALPHA, prepare_condition_image
+from ..geometry.cameras import Camera
+from ..geometry.rendering import Rendering
 
 # An RGBA picture of an object -> its normal map (height, width, 3), float, unit, in the camera's frame as above.
 NormalEstimator = Callable[[Image.Image], np.ndarray]
 
 FOREGROUND = 0.9
+
+
+def camera_normals(rendering: Rendering, camera: Camera) -> np.ndarray:
+    """Normals (height, width, 3) of a rendering in the frame of the camera that made it."""
+    return rendering.normal @ camera.camera_to_world[:3, :3].astype(np.float32)
+
+
+def normal_colors(normals: np.ndarray) -> np.ndarray:
+    """Normals (..., 3) as red, green and blue, uint8."""
+    return np.rint((np.clip(normals, -1, 1) + 1) * 127.5).astype(np.uint8)
 
 
 def normal_picture(normals: np.ndarray, mask: np.ndarray, size: int, foreground: float = FOREGROUND) -> Image.Image:
@@ -31,8 +43,7 @@ def normal_picture(normals: np.ndarray, mask: np.ndarray, size: int, foreground:
     """
     if not mask.any():
         return Image.new("RGB", (size, size), "white")
-    colors = np.rint((np.clip(normals, -1, 1) + 1) * 127.5)
-    coded = np.concatenate([colors, np.where(mask, 255, 0)[..., None]], axis=-1).astype(np.uint8)
+    coded = np.concatenate([normal_colors(normals), np.where(mask, 255, 0)[..., None].astype(np.uint8)], axis=-1)
     return prepare_condition_image(Image.fromarray(coded), size, foreground)
 
 

@@ -19,7 +19,7 @@ from .neighbours import nearest
 
 # Distances of F-scores and recalls, in the model's frame, where the longest half-side of an object is 0.95.
 THRESHOLDS = (0.02, 0.05)
-# Components of a smaller share of the largest one's area are specks, as `drop_specks` has it.
+# Components of a smaller share of the largest one's area are specks.
 SPECK_SHARE = 1e-3
 
 
@@ -208,13 +208,15 @@ def extract_and_score(
 
     Returns:
         `tuple`: the mesh; and `iou`, what `surface_metrics` measures, and `failed`, 0 or 1. A field without a surface
-        has failed: it has no mesh (`None`) and the scores of `no_surface_metrics`.
+        has failed: it has no mesh (`None`) and the scores of `no_surface_metrics`. Two shapes so thin that none of the
+        view's points lies in either have no `iou`.
     """
     try:
         mesh = extract_mesh(field, bounds=vae_config.bounds, truncation=vae_config.truncation, resolution=resolution)
     except NoSurfaceError:
         scores = no_surface_metrics(view, vae_config.bounds, thresholds)
         return None, {"iou": 0.0, **scores, "failed": 1}
-    inside = field(torch.from_numpy(view.xyz)) > 0
-    iou = {"iou": occupancy_iou(inside, torch.from_numpy(view.inside)).item()}
+    inside, truly_inside = field(torch.from_numpy(view.xyz)) > 0, torch.from_numpy(view.inside)
+    seen_any = (inside | truly_inside).any()
+    iou = {"iou": occupancy_iou(inside, truly_inside).item()} if seen_any else {}
     return mesh, {**iou, **surface_metrics(mesh, view.surface, seen=view.seen, thresholds=thresholds), "failed": 0}

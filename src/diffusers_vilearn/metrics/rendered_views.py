@@ -12,7 +12,7 @@ import numpy as np
 from ..geometry.cameras import Camera, sphere_cameras
 from ..geometry.mesh import Mesh, merge_geometry, surface_bounds
 from ..geometry.rendering import make_renderer
-from .normal_maps import FOREGROUND, normal_picture
+from .normal_maps import FOREGROUND, camera_normals, normal_picture
 
 # What the paper renders for IS-AS.
 NUM_VIEWS, RESOLUTION, DISTANCE, VERTICAL_FOV = 512, 518, 3.2, 45.0
@@ -57,7 +57,7 @@ class RenderedViews:
             renderer = make_renderer(in_unit_sphere(mesh), backend)
             for picture, camera in zip(pictures, cameras):
                 rendering = renderer.render(camera, resolution)
-                normals = rendering.normal @ camera.camera_to_world[:3, :3].astype(np.float32)
+                normals = camera_normals(rendering, camera)
                 picture[:] = np.asarray(normal_picture(normals, rendering.mask, resolution, foreground))
         return cls(pictures, cameras)
 

@@ -23,7 +23,7 @@ from .detail import detail_behind
 from .frechet import FeatureExtractor, frechet_distance
 from .hi3deval import HEADS, Hi3DEval, Turntable, write_turntable
 from .image_alignment import image_shape_alignment
-from .normal_maps import NormalEstimator
+from .normal_maps import NormalEstimator, camera_normals
 from .render_similarity import PerceptualDistance, orbit_pictures, render_similarity
 from .rendered_views import RenderedViews
 from .score_files import Scores
@@ -76,8 +76,8 @@ class Scorer(ABC):
         """Called by one process when all shapes of a method are done.
 
         Returns:
-            `tuple`: `scores`, perhaps with more columns; and what was measured of all shapes at once, metric -> `mean`
-            and `n`, the number of objects.
+            `tuple`: `scores`, perhaps with more columns; and what was measured of all shapes at once, metric ->
+            `mean`, and `n` and `views`, the numbers of objects and views.
         """
         return scores, {}
 
@@ -111,7 +111,7 @@ def true_normals(shape: ScoredShape) -> np.ndarray:
     """(height, width, 3): normals of the true mesh in the camera's frame, at the pixels of the condition image."""
     view = shape.view
     rendering = make_renderer(shape.truth[view.uid], shape.backend).render(view.camera, view.image.size[::-1])
-    return rendering.normal @ view.camera.camera_to_world[:3, :3]
+    return camera_normals(rendering, view.camera)
 
 
 class DetailScorer(Scorer):
@@ -166,7 +166,7 @@ class FrechetScorer(Scorer):
         rows = [self._read(key) for key in sorted(scores)]
         sets = [torch.from_numpy(np.concatenate([row[name] for row in rows])) for name in ("generated", "true")]
         num_objects = len({uid for uid, _ in scores})
-        return scores, {"normal_fd": {"mean": frechet_distance(*sets), "n": num_objects}}
+        return scores, {"normal_fd": {"mean": frechet_distance(*sets), "n": num_objects, "views": len(rows)}}
 
     def _read(self, key: tuple[str, int]) -> dict[str, np.ndarray]:
         with np.load(self.folder / f"{file_name(key)}.npz") as arrays:

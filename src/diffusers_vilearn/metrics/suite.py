@@ -15,9 +15,10 @@ from ..data.image_encoders import load_image_encoder
 from ..data.latents import fingerprint
 from ..data.true_meshes import TrueMeshes
 from ..geometry.cameras import sphere_cameras
-from ..pipelines.stages import check_integers, check_number
+from ..pipelines.stages import check_guidance_scale, check_integers, check_number, check_visible_fraction
 from .frechet import Dinov2Features
 from .hi3deval import Hi3DEval
+from .image_alignment import check_multiple_of_patches
 from .normal_maps import MoGeNormalEstimator
 from .render_similarity import load_lpips
 from .rendered_views import DISTANCE, VERTICAL_FOV, spread_views
@@ -37,6 +38,14 @@ METRICS = {
 }
 # Those of `geometry` that there are of every threshold.
 THRESHOLDED = ("f_score", "visible_recall", "invisible_recall")
+# Of the integers among the options.
+SMALLEST = {
+    **dict.fromkeys(("views_per_object", "max_views", "num_points", "num_inference_steps"), 1),
+    **dict.fromkeys(("num_metric_views", "num_feature_views", "metric_resolution", "metric_batch_size"), 1),
+    **{"sheet_rows": 0, "resolution": 8},
+    # the window of SSIM
+    "render_resolution": 11,
+}
 # In place of the name of a normal estimator: the normals of the true mesh.
 TRUE_NORMALS = "true"
 
@@ -44,9 +53,10 @@ TRUE_NORMALS = "true"
 def check_options(args: argparse.Namespace) -> None:
     """Raise `ValueError` for a number out of its range, for a metric whose needs are not given, and for a ranking by
     what is not measured."""
-    check_integers(views_per_object=(args.views_per_object, 1), sheet_rows=(args.sheet_rows, 0))
-    if args.max_views is not None:
-        check_integers(max_views=(args.max_views, 1))
+    given = {name: (getattr(args, name), smallest) for name, smallest in SMALLEST.items()}
+    check_integers(**{name: pair for name, pair in given.items() if pair[0] is not None})
+    check_guidance_scale(args.guidance_scale)
+    check_visible_fraction(args.visible_fraction)
     for threshold in args.f_score_thresholds:
         check_number("f_score_thresholds", threshold, lambda value: 0 < value < math.inf, "positive numbers")
     if (needy := metrics_of_true_meshes(args)) and not (args.objects and args.root):
@@ -72,6 +82,9 @@ class MetricSuite:
     Args:
         args: of `evaluate.py`.
         device (`torch.device`): of the models.
+
+    Raises:
+        ValueError: the encoder does not take pictures of `args.metric_resolution`.
     """
 
     def __init__(self, args: argparse.Namespace, device: torch.device):
@@ -87,6 +100,7 @@ class MetricSuite:
         self.identities = {"objects": self.truth and self.truth.digest()}
         if chosen & {"is_as", "normal_fd"}:
             self.encoder = load_image_encoder(args.metric_encoder).to(device)
+            check_multiple_of_patches("metric_resolution", args.metric_resolution, self.encoder)
             self.identities["metric_encoder"] = fingerprint(self.encoder)
         self.everywhere = [DetailScorer()] if "detail" in chosen else []
         if "is_as" in chosen:

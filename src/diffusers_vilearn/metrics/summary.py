@@ -119,7 +119,7 @@ def markdown_table(summaries: dict[str, dict[str, dict]]) -> str:
     """One column a method; one row for its number of objects, and one a metric with an arrow to where it is better.
 
     Mean [95% interval], and the median in brackets where there is one; a single value where there is no interval. A
-    metric that some objects have no value of says how many have.
+    metric that some objects have no value of says how many have, one of all shapes at once of how many views it is.
     """
     names = list(dict.fromkeys(name for summary in summaries.values() for name in summary))
     lines = ["| | " + " | ".join(summaries) + " |", "| --- |" + " --- |" * len(summaries)]
@@ -148,6 +148,7 @@ def _cell(value: dict, count: int) -> str:
         low, high = value["interval"]
         text += f" [{low:.3g}, {high:.3g}]"
     text += f" ({value['median']:.3g})" if "median" in value else ""
+    text += f", of {value['views']} views" if "views" in value else ""
     return text + (f", of {value['n']}" if value["n"] != count else "")
 
 
@@ -171,7 +172,7 @@ def write_summary(folder: Path, references: Sequence[str]) -> str:
 
     Args:
         folder (`Path`): with a `<method>.jsonl` a method, and where something was measured of all its shapes at once
-            `sets/<method>.json`, metric -> `mean` and `n`.
+            `sets/<method>.json`, metric -> `mean`, `n` and `views`.
         references (`Sequence[str]`): methods that all others are subtracted from, paired by view.
 
     Returns:
