@@ -134,7 +134,7 @@ def test_generation(tmp_path):
 
 
 def test_scores(work, tmp_path):
-    words = ("--checkpoint", CHECKPOINT, "--num_inference_steps", 2, "--num_points", 1536, "--resolution", 12)
+    words = ("--checkpoint", CHECKPOINT, "--num_inference_steps", 2, "--num_points", 256, "--resolution", 12)
     words += ("--dataset_name", work / "data", "--split", "train", "--max_views", 1, "--sheet_rows", 0)
     words += ("--metrics", "is_as", "normal_fd", "renders", "detail", "--normal_estimator", "true")
     words += ("--metric_encoder", work / "encoder", "--objects", work / "objects.jsonl", "--root", work)
