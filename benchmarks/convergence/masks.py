@@ -91,7 +91,7 @@ def derive_table(dataset: Path, table: str, masks: str, vae: str | None = None) 
     """
     name = masked_table(table, masks)
     metadata = json.loads((dataset / table / LATENTS_FILE).read_text())
-    oracle = _start_oracle(dataset, vae, metadata) if masks == "oracle" else None
+    oracle = _start_oracle(dataset, table, vae, metadata) if masks == "oracle" else None
     check_derived(dataset, table, masks)
     for path in sorted((dataset / table).glob("train-*.parquet")):
         if shard_path(dataset, name, path.stem).exists():
@@ -129,12 +129,17 @@ def check_derived(dataset: Path, table: str, masks: str) -> None:
         raise ValueError(f"{derived} was made of another table than {base} is now; delete it.")
 
 
-def _start_oracle(dataset: Path, vae: str | None, metadata: dict) -> OracleMasks:
+def check_vae(vae: VecSetVAE, metadata: dict, where: str) -> None:
+    """Raise `ValueError` if the latents `where`, of a table with this `metadata`, were made by another VAE."""
+    if fingerprint(vae) != metadata["vae"]:
+        raise ValueError(f"The latents {where} were not made by this VAE.")
+
+
+def _start_oracle(dataset: Path, table: str, vae: str | None, metadata: dict) -> OracleMasks:
     if vae is None:
         raise ValueError("Oracle masks need `vae`, the one that made the latents.")
     model = VecSetVAE.from_pretrained(vae)
-    if fingerprint(model) != metadata["vae"]:
-        raise ValueError(f"The latents were not made by the VAE {vae}.")
+    check_vae(model, metadata, f"{table} of {dataset}")
     return OracleMasks(dataset, model)
 
 

@@ -16,11 +16,11 @@ import torch
 from alignment import Alignments
 from grid import Run, check_kept, list_runs, read_grid
 from losses import LossByNoise
+from masks import check_vae
 from samples import Sampler, Truths, decode_and_score
 from tasks import Task, list_tasks, loss_path
 
 from diffusers_vilearn import VecSetVAE, ViLearnTransformer3DModel
-from diffusers_vilearn.data.latents import fingerprint
 from diffusers_vilearn.files import append_json_line, write_atomically
 from diffusers_vilearn.metrics.score_files import read_scores
 from diffusers_vilearn.training.tables import read_metadata
@@ -42,8 +42,7 @@ class Scorer:
         self.vae = VecSetVAE.from_pretrained(run.settings.vae).to(self.device).eval()
         self._opened: dict[tuple, Truths] = {}
         metadata = read_metadata(run.settings.dataset_name, run.table)
-        if fingerprint(self.vae) != metadata["vae"]:
-            raise ValueError(f"The latents {run.table} were not made by the VAE {run.settings.vae}.")
+        check_vae(self.vae, metadata, f"{run.table} of {run.settings.dataset_name}")
         self.num_tokens = metadata["num_tokens"]
         self.autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=run.settings.train.get("mixed_precision") == "bf16"

@@ -19,11 +19,10 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from masks import shuffled_tokens
+from masks import check_vae, shuffled_tokens
 from tqdm.auto import tqdm
 
 from diffusers_vilearn import VecSetVAE
-from diffusers_vilearn.data.latents import fingerprint
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.training.tables import read_metadata
 
@@ -98,8 +97,7 @@ def measure(dataset: str, table: str, vae: VecSetVAE) -> dict[str, dict[str, flo
     Raises:
         ValueError: the table was made by another VAE.
     """
-    if fingerprint(vae) != read_metadata(dataset, table)["vae"]:
-        raise ValueError(f"The latents {table} of {dataset} were not made by this VAE.")
+    check_vae(vae, read_metadata(dataset, table), f"{table} of {dataset}")
     others, labels_of_others = load_tokens(dataset, table, "train", vae)
     tokens, labels = load_tokens(dataset, table, "heldout", vae)
     return {

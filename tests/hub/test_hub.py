@@ -350,6 +350,8 @@ def test_the_command_says_what_the_hub_does_not_have(hub, tmp_path):
             try:
                 main()
             except SystemExit as end:
+                # a message, which a process that ends with it prints, with status 1
+                assert isinstance(end.code, str)
                 print(end.code, file=sys.stderr)
             else:
                 raise AssertionError

@@ -44,9 +44,9 @@ def brute_force(points: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tenso
     rows = max(1, _CHUNK // len(others))
     # There are no distances in half precision, and none between two precisions.
     common = torch.promote_types(torch.promote_types(points.dtype, others.dtype), torch.float32)
-    pairs = [(chunk.to(common), others.to(common)) for chunk in points.split(rows)]
+    converted, others = points.to(common), others.to(common)
     # Products of matrices would lose what is small beside the coordinates.
     exact = "donot_use_mm_for_euclid_dist"
-    chunks = [torch.cdist(*pair, compute_mode=exact).min(dim=-1) for pair in pairs]
+    chunks = [torch.cdist(chunk, others, compute_mode=exact).min(dim=-1) for chunk in converted.split(rows)]
     distances, indices = (torch.cat([chunk[part] for chunk in chunks]) for part in (0, 1))
     return distances.to(points.dtype), indices

@@ -217,6 +217,6 @@ def extract_and_score(
         scores = no_surface_metrics(view, vae_config.bounds, thresholds)
         return None, {"iou": 0.0, **scores, "failed": 1}
     inside, truly_inside = field(torch.from_numpy(view.xyz)) > 0, torch.from_numpy(view.inside)
-    seen_any = (inside | truly_inside).any()
-    iou = {"iou": occupancy_iou(inside, truly_inside).item()} if seen_any else {}
+    has_iou = (inside | truly_inside).any()
+    iou = {"iou": occupancy_iou(inside, truly_inside).item()} if has_iou else {}
     return mesh, {**iou, **surface_metrics(mesh, view.surface, seen=view.seen, thresholds=thresholds), "failed": 0}

@@ -42,7 +42,8 @@ THRESHOLDED = ("f_score", "visible_recall", "invisible_recall")
 SMALLEST = {
     **dict.fromkeys(("views_per_object", "max_views", "num_points", "num_inference_steps"), 1),
     **dict.fromkeys(("num_metric_views", "num_feature_views", "metric_resolution", "metric_batch_size"), 1),
-    **{"sheet_rows": 0, "resolution": 8},
+    "sheet_rows": 0,
+    "resolution": 8,
     # the window of SSIM
     "render_resolution": 11,
 }
