@@ -13,6 +13,7 @@ passed.
 import base64
 import hashlib
 import json
+import os
 import re
 import socket
 import struct
@@ -203,6 +204,8 @@ class Handler(BaseHTTPRequestHandler):
         """Close the connection in the middle, or `reset` it, which the other side cannot take for an end."""
         if cut.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # Closed here and now: the server would end the stream first, and that may be all the other side sees.
+            os.close(self.connection.detach())
         else:
             self.connection.shutdown(socket.SHUT_RDWR)
         raise ConnectionAbortedError
