@@ -39,10 +39,11 @@ from diffusers_vilearn.training.run import (
     compile_model,
     log_validation,
     make_optimizer,
-    start_accelerator,
     start_trackers,
+    started,
 )
 from diffusers_vilearn.training.stream import count_steps
+from diffusers_vilearn.training.tables import in_fair_order
 from diffusers_vilearn.training.vae import (
     alignment_features,
     check_margin,
@@ -131,7 +132,7 @@ def first_vae(args) -> VecSetVAE:
 
 def load_samples(args, vae_config, weights: LossWeights, num_tokens: list[int]) -> tuple[FieldSamples, FieldSamples]:
     """Samples to train on and samples to validate on, of different shapes."""
-    shapes = load_table(args.dataset_name, "shapes", split="train", cache_dir=args.cache_dir)
+    shapes = in_fair_order(load_table(args.dataset_name, "shapes", split="train", cache_dir=args.cache_dir))
     if args.num_validation_shapes is None:
         args.num_validation_shapes = max(1, min(32, len(shapes) // 10))
     held = args.num_validation_shapes
@@ -151,7 +152,6 @@ def load_samples(args, vae_config, weights: LossWeights, num_tokens: list[int]) 
         )
         views.check(shapes["uid"])
     clouds = dict(num_points=args.num_points, num_sharp_points=args.num_sharp_points or args.num_points)
-    # Rows are written in the order of their shuffled ids, so the first ones are a fair sample.
     train_samples = FieldSamples(
         shapes.select(range(held, len(shapes))),
         vae_config,
@@ -206,8 +206,7 @@ def write_card(args, folder: Path, vae: VecSetVAE, num_shapes: int, num_tokens: 
     )
 
 
-def main(args):
-    accelerator = start_accelerator(args)
+def train(args, accelerator):
     output_dir = Path(args.output_dir)
     if is_sharded(accelerator):
         raise ValueError("Each process needs the whole VAE: use DDP or DeepSpeed ZeRO-2, not FSDP or ZeRO-3.")
@@ -270,7 +269,6 @@ def main(args):
             if step % args.validation_steps == 0 or step == max_train_steps:
                 validate_now(step)
     if loop.interrupted:
-        accelerator.end_training()
         return
 
     accelerator.wait_for_everyone()
@@ -288,9 +286,11 @@ def main(args):
         if args.push_to_hub:
             upload(args, output_dir / "vae")
     accelerator.print(f"The VAE is in {output_dir / 'vae'}.")
-    # The main process may still be writing, and the group ends for all at once.
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+
+
+def main(args):
+    with started(args) as accelerator:
+        train(args, accelerator)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from diffusers_vilearn.training.components import (
     add_lora,
     adopt_schedule,
     chosen_configuration,
+    chosen_parts,
     make_transformer,
 )
 from diffusers_vilearn.training.ema import averaged_weights, start_ema, step_ema
@@ -45,8 +46,8 @@ from diffusers_vilearn.training.run import (
     compile_model,
     log_validation,
     make_optimizer,
-    start_accelerator,
     start_trackers,
+    started,
 )
 from diffusers_vilearn.training.samples import WEIGHTING_SCHEMES
 from diffusers_vilearn.training.schedule import Schedule
@@ -139,7 +140,7 @@ def parse_args():
         raise ValueError("`--rank` needs `--pretrained_model_name_or_path`, the pipeline that LoRA layers are for.")
     if args.rank is not None and args.use_ema:
         raise ValueError("`--use_ema` cannot be combined with `--rank`.")
-    if args.rank is not None and (chosen := sorted(chosen_configuration(args))):
+    if args.rank is not None and (chosen := [*chosen_configuration(args), *chosen_parts(args)]):
         raise ValueError(
             f"`--{chosen[0]}` changes the pipeline that LoRA layers are for; it cannot be combined with `--rank`."
         )
@@ -193,8 +194,7 @@ def save_result(args, accelerator, transformer, models, ema, schedule: Schedule)
         publish(args, schedule, result)
 
 
-def main(args):
-    accelerator = start_accelerator(args)
+def train(args, accelerator):
     if args.push_to_hub and accelerator.is_main_process:
         create_repository(args)
 
@@ -217,6 +217,7 @@ def main(args):
         visible_fraction=source.visible_fraction,
         dtype=torch.bfloat16 if args.rank is not None and accelerator.mixed_precision == "bf16" else torch.float32,
     )
+    visible_fraction = transformer.config.visible_fraction
     if args.rank is not None:
         add_lora(transformer, args.rank, args.lora_alpha)
         cast_training_params(transformer)
@@ -254,7 +255,7 @@ def main(args):
     transformer.train()
     with loop:
         for stage in schedule.remaining(loop.progress.step):
-            stage_samples = source.samples(stage)
+            stage_samples = source.samples(stage, visible_fraction)
 
             def loss_of(batch, stage=stage):
                 loss = losses_of(transformer, source.encode(batch, stage), stage).mean()
@@ -270,9 +271,11 @@ def main(args):
     if not loop.interrupted:
         save_result(args, accelerator, transformer, models, ema, schedule)
         accelerator.print(f"The {'pipeline is' if args.rank is None else 'LoRA layers are'} in {args.output_dir}.")
-    # The main process may still be writing, and the group ends for all at once.
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+
+
+def main(args):
+    with started(args) as accelerator:
+        train(args, accelerator)
 
 
 if __name__ == "__main__":

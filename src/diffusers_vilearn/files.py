@@ -3,8 +3,10 @@
 """Files and folders that are whole or absent."""
 
 import errno
+import fcntl
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +45,41 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def locked(folder: Path, patience: float = 0) -> Iterator[None]:
+    """Hold a folder, made if need be, that one process at a time may write to; it is free again however the process
+    ends.
+
+    Args:
+        folder (`Path`): to hold.
+        patience (`float`): seconds in which another process may come to its end.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # A file open for writing: of folders, network file systems tell other machines nothing.
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    deadline = time.monotonic() + patience
+    try:
+        while not _lock(descriptor):
+            if time.monotonic() >= deadline:
+                raise ValueError(f"Another process is writing to {folder}; wait until it has finished.")
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file, unless another process has."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,8 +3,6 @@
 """Shards that are written by and by: the same file as at once, whole or not at all."""
 
 import io
-import multiprocessing
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +11,6 @@ from diffusers_vilearn.data.features import REJECT_FEATURES
 from diffusers_vilearn.data.shards import (
     ROWS_PER_GROUP,
     load_shard,
-    locked,
     open_shard,
     read_parquet,
     to_parquet,
@@ -50,28 +47,3 @@ def test_a_shard_may_have_no_rows(tmp_path):
     assert table.num_rows == 0 and table.column_names == list(REJECT_FEATURES)
     shard = load_shard(tmp_path, "rejects", "a", ["uid"])
     assert shard.to_list() == [] and shard.column_names == ["uid"]
-
-
-def hold(folder: Path, held, release) -> None:
-    with locked(folder):
-        held.set()
-        release.wait()
-
-
-def test_one_process_at_a_time_writes_to_a_folder(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    held, release = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(tmp_path, held, release))
-    other.start()
-    try:
-        assert held.wait(60)
-        with pytest.raises(ValueError, match="Another process is writing to"), locked(tmp_path):
-            pass
-    finally:
-        other.kill()
-        other.join()
-    # Killed, it holds nothing; and an error on the way frees the folder.
-    with pytest.raises(KeyError), locked(tmp_path):
-        raise KeyError
-    with locked(tmp_path):
-        assert [path.name for path in tmp_path.iterdir()] == [".lock"]

@@ -12,7 +12,7 @@ from argparse import Namespace
 import torch
 
 from diffusers_vilearn.models import ViLearnTransformer3DModel
-from diffusers_vilearn.training.run import start_accelerator
+from diffusers_vilearn.training.run import make_accelerator
 
 args = Namespace(
     output_dir=sys.argv[1],
@@ -23,7 +23,7 @@ args = Namespace(
     allow_tf32=False,
     seed=0,
 )
-accelerator = start_accelerator(args)
+accelerator = make_accelerator(args)
 transformer = ViLearnTransformer3DModel(
     in_channels=4,
     num_layers=1,

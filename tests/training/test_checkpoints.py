@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from diffusers_vilearn.files import append_json_line, drop_json_lines, read_json_lines
+from diffusers_vilearn.training import run
 from diffusers_vilearn.training.arguments import add_common_arguments, parse_arguments
 from diffusers_vilearn.training.checkpoints import (
     CheckpointError,
@@ -45,6 +46,30 @@ def test_what_crashes_leave_behind_is_tidied(tmp_path):
     tidy_checkpoints(tmp_path)
     assert names(tmp_path) == ["checkpoint-4", "checkpoint-6"]
     assert (tmp_path / "checkpoint-6" / "old").exists() and not (tmp_path / "checkpoint-4" / "old").exists()
+
+
+def test_a_second_run_leaves_the_first_ones_checkpoint_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "ORPHANS", 0)
+    args = argparse.Namespace(
+        output_dir=tmp_path,
+        mixed_precision=None,
+        gradient_accumulation_steps=1,
+        report_to="none",
+        logging_dir="logs",
+        allow_tf32=False,
+        seed=0,
+    )
+    partial = tmp_path / ".partial-checkpoint-9"
+    try:
+        with run.started(args):
+            partial.mkdir()
+            with pytest.raises(ValueError, match="Another process is writing to"), run.started(args):
+                pass
+            assert partial.exists()
+        with run.started(args):
+            assert not partial.exists()
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_checkpoints_are_counted_by_step_and_the_oldest_go(tmp_path, accelerator):
@@ -226,7 +251,14 @@ def test_wrong_files_are_refused(tmp_path, config, message):
         parse(tmp_path, config)
 
 
+def test_names_of_arguments_are_not_shortened(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("learning_rate: 0.5")
+    with pytest.raises(SystemExit):
+        parse(tmp_path, "output_dir: here", "--conf", str(tmp_path / "config.yaml"))
+    assert "unrecognized arguments: --conf" in capsys.readouterr().err
+
+
 def test_progress_is_part_of_the_checkpoint(tmp_path, accelerator):
-    save_checkpoint(accelerator, str(tmp_path), Progress(2, 34, 1), None)
+    save_checkpoint(accelerator, str(tmp_path), Progress(2, 34, 1, 8), None)
     progress = json.loads((tmp_path / "checkpoint-2" / "progress.json").read_text())
-    assert progress == {"step": 2, "position": 34, "num_processes": 1}
+    assert progress == {"step": 2, "position": 34, "num_processes": 1, "num_rows": 8}

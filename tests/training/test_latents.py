@@ -1,17 +1,19 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of latents: what becomes of shards without objects, and of two writers of one table."""
+"""Tables of latents: their order, what becomes of shards without objects, of two writers, of a table made in part."""
 
 import json
 import shutil
 
+import datasets
 import pytest
 
 from diffusers_vilearn.data.features import SHAPE_FEATURES, VIEW_FEATURES
 from diffusers_vilearn.data.latents import LatentEncoder, encode_dataset
 from diffusers_vilearn.data.loading import load_table
-from diffusers_vilearn.data.shards import load_shard, locked, write_shard
-from diffusers_vilearn.files import PREPARATION_FILE
+from diffusers_vilearn.data.shards import load_shard, write_shard
+from diffusers_vilearn.files import PREPARATION_FILE, locked
+from diffusers_vilearn.training.tables import check_complete, in_fair_order, split_by_object
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,43 @@ def test_a_shard_whose_objects_are_all_rejected_has_no_latents(work, encoder, da
     columns = ["uid", "view", "mirrored", "moments"]
     rows, expected = (load_table(str(folder), "latents", "train") for folder in (dataset, work / "data"))
     assert rows.select_columns(columns).to_list() == expected.select_columns(columns).to_list()
+
+
+def test_neither_rows_nor_their_order_depend_on_the_batch(work, encoder, dataset):
+    for batch_size, table in ((1, "one"), (3, "three")):
+        encode_dataset(encoder, dataset, {table: 8}, splits=["train"], batch_size=batch_size)
+    columns = ["uid", "view", "mirrored", "visible_tokens"]
+    one, three = (load_table(str(dataset), table, "train").select_columns(columns) for table in ("one", "three"))
+    assert one.to_list() == three.to_list()
+    assert one["mirrored"][:] == len(one) // 2 * [False, True]
+
+
+def test_a_table_without_a_shard_may_be_made_otherwise(work, dataset):
+    few, enough = (
+        LatentEncoder.from_pretrained(str(work / "vae"), str(work / "encoder"), device="cpu", num_points=number)
+        for number in (4, 64)
+    )
+    with pytest.raises(ValueError, match="`num_tokens` is 8"):
+        encode_dataset(few, dataset, {"latents": 8}, splits=["train"], batch_size=4)
+    assert encode_dataset(enough, dataset, {"latents": 8}, splits=["train"], batch_size=4)["latents"] > 0
+
+
+def test_a_table_that_was_made_in_part_is_not_trained_on(encoder, dataset):
+    encode_dataset(encoder, dataset, {"latents": 8}, splits=["train"], batch_size=4)
+    check_complete(str(dataset), "latents", "train")
+    (shard,) = (dataset / "shapes").glob("train-*.parquet")
+    shutil.copy(shard, shard.with_name("train-test-00009.parquet"))
+    with pytest.raises(ValueError, match=r"latents of .* lacks 1 of 2 shards of train, such as train-test-00009\."):
+        check_complete(str(dataset), "latents", "train")
+
+
+def test_the_first_rows_in_fair_order_are_of_all_sources():
+    rows = datasets.Dataset.from_dict({"uid": [f"{source}/{i}" for source in "ab" for i in range(500)]})
+    ordered = in_fair_order(rows)
+    assert sorted(ordered["uid"]) == sorted(rows["uid"])
+    assert 30 < sum(uid.startswith("a/") for uid in ordered["uid"][:100]) < 70
+    _, held = split_by_object(rows, 0.1)
+    assert set(held["uid"]) == set(ordered["uid"][:100])
 
 
 def test_a_table_has_one_writer_and_a_dataset_several(encoder, dataset):

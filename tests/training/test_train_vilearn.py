@@ -104,7 +104,7 @@ def test_stages_change_tokens_batch_and_shift_and_the_scheduler_keeps_the_option
     assert pipeline.scheduler.config.shift == pytest.approx(2.0 * 2**0.5)
     assert pipeline.scheduler.config.stochastic_sampling
     progress = json.loads((output_dir / "checkpoint-8" / "progress.json").read_text())
-    assert progress == {"step": 8, "position": 5 * 4 + 3 * 2, "num_processes": 1}
+    assert progress == {"step": 8, "position": 5 * 4 + 3 * 2, "num_processes": 1, "num_rows": 12}
     card = (output_dir / "README.md").read_text()
     assert "| 4 | 5 | 4 | 28 | 2.000 |" in card and "| 8 | 4 | 2 | 28 | 2.828 |" in card and "{{" not in card
 
@@ -138,12 +138,13 @@ def test_a_run_says_which_options_it_goes_on_with(work, staged, tmp_path):
     shutil.copytree(whole / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
     shutil.copy(whole / "options.jsonl", tmp_path / "run")
     more = ("--config", config, "--resume_from_checkpoint", "latest", "--max_train_steps", 7)
-    more += ("--condition_dropout", 0.9, "--ema_decay", 0.75, "--checkpointing_steps", 1)
+    more += ("--condition_dropout", 0.9, "--ema_decay", 0.75, "--checkpointing_steps", 1, "--validation_fraction", 0.5)
     process = start(tmp_path / "run", arguments(work, tmp_path / "run", *more))
     assert process.wait() == 0, process.output[-3000:]
     changes = "`--max_train_steps 7`, was None; `--condition_dropout 0.9`, was 0.1"
     for change in changes.split("; "):
         assert change in process.output
+    assert "goes on with 8 rows of data, not 12: in this epoch, some come twice" in process.output
     assert f"The pipeline is in {tmp_path / 'run'}." in process.output
     _, goes_on = read_json_lines(tmp_path / "run" / "options.jsonl")
     assert (goes_on["step"], goes_on["condition_dropout"]) == (6, 0.9)
@@ -328,6 +329,17 @@ def test_finetuning_starts_from_the_checkpoint(work, staged, tmp_path, monkeypat
     assert config.shift == 1 and not config.stochastic_sampling
 
 
+def test_a_vae_that_was_normalised_anew_is_refused_for_finetuning(work, staged, tmp_path):
+    _, pretrained = staged
+    vae = VecSetVAE.from_pretrained(work / "vae")
+    vae.register_to_config(shift_factor=0.5)
+    vae.save_pretrained(tmp_path / "vae")
+    words = ("--dataset_name", work / "data", "--pretrained_model_name_or_path", pretrained, "--max_train_steps", 1)
+    process = start(tmp_path / "run", [*words, "--vae", tmp_path / "vae", "--output_dir", tmp_path / "run"])
+    assert process.wait() == 1
+    assert "has the weights of the VAE of" in process.output and "leave out `--vae`" in process.output
+
+
 def test_a_schedule_that_no_shift_can_tell_is_not_adopted(tmp_path):
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
     for scheduler in (
@@ -424,6 +436,9 @@ def test_contradictions_are_refused(work, tmp_path):
     assert "must have `tokens` and `steps`" in refuse(work, tmp_path / "stage", "--config", stage)
 
 
+LORA = ["--rank", "2", "--pretrained_model_name_or_path", "p"]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -436,6 +451,9 @@ def test_contradictions_are_refused(work, tmp_path):
         (["--validation_inference_steps", "0"], "`--validation_inference_steps` is 0; it must be at least 1"),
         (["--validation_guidance_scale", "-2"], r"`--validation_guidance_scale` is -2.0; it must be at least 0"),
         (["--lora_alpha", "4"], "`--lora_alpha` needs `--rank`"),
+        ([*LORA, "--vae", "v"], "`--vae` changes the pipeline that LoRA layers are for"),
+        ([*LORA, "--timestep_shift", "1"], "`--timestep_shift` changes the pipeline that LoRA layers are for"),
+        ([*LORA, "--no-stochastic_sampling"], "`--stochastic_sampling` changes the pipeline that LoRA layers are for"),
         (["--config", "staged.yaml", "--num_tokens", "4"], "`stages` cannot be combined with `--num_tokens`"),
         (["--config", "staged.yaml", "--scale_lr"], "`stages` cannot be combined with `--scale_lr`"),
     ],

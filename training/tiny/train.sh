@@ -29,12 +29,14 @@ prepare_shapes --output_dir "$data" --sources sweethome3d --splits train --num_v
 prepare_shapes --output_dir "$heldout" --splits heldout --num_views 2 --azimuth -75 75 --num_volume 32768 \
     --objects_per_shard 8
 
-$launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/vae" \
-    --vae_config training/tiny/vae.json --max_train_steps 8000 --train_batch_size 16 \
-    --num_points 1536 --num_queries 1024 --learning_rate 1e-3 --lr_warmup_steps 200 \
-    --kl_weight 1e-3 --kl_warmup_steps 3000 --anchor_weight 0.3 --anchor_latent_weight 0.1 \
-    --normal_weight 0 --eikonal_weight 0 \
-    --checkpoints_total_limit 2 --resume_from_checkpoint latest
+# Once: the latents would be normalised by the procedural objects, too, which join below.
+test -f "$runs/vae/vae/README.md" || \
+    $launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/vae" \
+        --vae_config training/tiny/vae.json --max_train_steps 8000 --train_batch_size 16 \
+        --num_points 1536 --num_queries 1024 --learning_rate 1e-3 --lr_warmup_steps 200 \
+        --kl_weight 1e-3 --kl_warmup_steps 3000 --anchor_weight 0.3 --anchor_latent_weight 0.1 \
+        --normal_weight 0 --eikonal_weight 0 \
+        --checkpoints_total_limit 2 --resume_from_checkpoint latest
 
 # Procedural objects join for the transformer only: the VAE has seen real ones alone.
 prepare_shapes --output_dir "$data" --sources procedural --splits train --num_views 6 --azimuth -180 180 \

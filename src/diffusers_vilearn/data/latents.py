@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import datasets
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 from transformers import AutoImageProcessor
 
 from ..errors import named_if_absent
-from ..files import LATENTS_FILE, PREPARATION_FILE, remove_temporaries, what_lies_in, write_atomically
+from ..files import LATENTS_FILE, PREPARATION_FILE, locked, remove_temporaries, what_lies_in, write_atomically
 from ..models import VecSetVAE
 from ..models.autoencoder_vecset import DiagonalGaussianDistribution
 from ..visibility import check_min_votes, group_visible_tokens
@@ -30,7 +31,7 @@ from .images import patch_tokens, pixel_values, prepare_condition_image
 from .loading import no_objects
 from .preparation import object_rng
 from .shapes import TABLES
-from .shards import load_shard, locked, open_shard, read_parquet, rows_by_split, shard_path
+from .shards import load_shard, open_shard, read_parquet, rows_by_split, shard_path
 
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
@@ -202,7 +203,8 @@ class LatentEncoder:
         folder = dataset / table
         path = folder / LATENTS_FILE
         metadata = self.metadata(num_tokens) | {"preparation": preparation_digest(dataset)}
-        if not path.exists():
+        # A table without a shard may be made anew in any way.
+        if not path.exists() or not any(folder.glob("*.parquet")):
             write_atomically(path, json.dumps(metadata, indent=1).encode())
             return
         known = json.loads(path.read_text())
@@ -212,15 +214,18 @@ class LatentEncoder:
     def encode_shard(
         self, dataset: Path, shard: str, batch_size: int, lengths: list[int]
     ) -> Iterator[dict[int, list[dict]]]:
-        """Batch by batch, for each number of tokens, rows of `latent_features`: the views of one shard, and their
-        mirror images if `mirror` is set."""
+        """Batch by batch, for each number of tokens, rows of `latent_features`: the views of one shard, each with its
+        mirror image after it if `mirror` is set."""
         shapes = load_shard(dataset, "shapes", shard, ["uid", "surface", "sharp_edges"]).with_format("numpy")
         clouds = {row["uid"]: (row["surface"], row["sharp_edges"]) for row in shapes}
         views = load_shard(dataset, "views", shard)
         for start in range(0, len(views), batch_size):
             batch = list(views.select(range(start, min(start + batch_size, len(views)))))
-            for mirrored in (False, True) if self.mirror else (False,):
-                yield self.encode_views(batch, clouds, lengths, mirrored)
+            sides = [
+                self.encode_views(batch, clouds, lengths, mirrored)
+                for mirrored in ((False, True) if self.mirror else (False,))
+            ]
+            yield {length: list(chain(*zip(*(side[length] for side in sides)))) for length in lengths}
 
     @torch.no_grad()
     def encode_views(

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from ..files import PREPARATION_FILE, remove_temporaries, write_atomically
+from ..files import PREPARATION_FILE, locked, remove_temporaries, write_atomically
 from .engines import Answers
 from .features import REJECT_FEATURES, SHAPE_FEATURES, VIEW_FEATURES
 from .preparation import ObjectPreparation, Reject, reject_object
 from .records import ObjectRecords, group_digests, plan_shards, uid_key
-from .shards import StagedShard, locked, read_parquet, shard_path
+from .shards import StagedShard, read_parquet, shard_path
 from .workers import WorkerFailure
 
 # In the order in which they are written: a shard with shapes is a finished one.

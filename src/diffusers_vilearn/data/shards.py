@@ -2,9 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parquet shards that are whole or absent, so that an interrupted preparation goes on where it stopped."""
 
-import fcntl
 import io
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -24,27 +22,6 @@ ROWS_PER_GROUP = 64
 def shard_path(folder: Path, table: str, shard: str) -> Path:
     """`<folder>/<table>/<shard>.parquet`."""
     return folder / table / f"{shard}.parquet"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, made if need be, that one process at a time may write to; it is free again however the process
-    ends.
-
-    Raises:
-        ValueError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    # A file open for writing: of folders, network file systems tell other machines nothing.
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"Another process is writing to {folder}; wait until it has finished.") from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def to_table(rows: list[dict], features: datasets.Features) -> pa.Table:

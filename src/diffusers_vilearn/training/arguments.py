@@ -109,6 +109,8 @@ def parse_arguments(
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"{path} has unknown keys: {', '.join(unknown)}.")
+    # Of a shortened `--config` the file would not be read.
+    parser.allow_abbrev = False
     args = parser.parse_args([*_command_line(values, parser), *arguments])
     for name, value in own.items():
         setattr(args, name, value)

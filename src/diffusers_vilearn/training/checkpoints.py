@@ -37,11 +37,13 @@ class Progress:
         step (`int`): optimiser steps done.
         position (`int`): samples that all processes have taken from the stream.
         num_processes (`int`, *optional*): how many took the last step; `None` before the first one.
+        num_rows (`int`, *optional*): of the data that they took it from.
     """
 
     step: int = 0
     position: int = 0
     num_processes: int | None = None
+    num_rows: int | None = None
 
 
 class CheckpointError(RuntimeError):

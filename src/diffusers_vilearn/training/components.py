@@ -14,7 +14,7 @@ from peft import LoraConfig
 from transformers import AutoImageProcessor, BaseImageProcessor, Dinov2Model
 
 from ..data.image_encoders import load_image_encoder
-from ..data.latents import at_image_size, load_vae
+from ..data.latents import at_image_size, fingerprint, load_vae
 from ..models import VecSetVAE, ViLearnTransformer3DModel
 
 # The attention layers of both kinds of blocks.
@@ -91,7 +91,15 @@ def adopt_schedule(args: argparse.Namespace) -> None:
 
 def chosen_configuration(args: argparse.Namespace) -> dict:
     """What the arguments say of the transformer's configuration, of a new one and of one that is taken up alike."""
-    names = ("visibility_encoding", "visible_position", "invisible_position")
+    return _given(args, "visibility_encoding", "visible_position", "invisible_position")
+
+
+def chosen_parts(args: argparse.Namespace) -> dict:
+    """What the arguments say of the rest of the pipeline."""
+    return _given(args, "vae", "image_encoder", "timestep_shift", "stochastic_sampling")
+
+
+def _given(args: argparse.Namespace, *names: str) -> dict:
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
@@ -167,7 +175,21 @@ def _take_up(args, models: FrozenModels, frame: str, dtype: torch.dtype, chosen:
                 f"The transformer of {args.pretrained_model_name_or_path} has `{name}={has!r}`, but the data and its"
                 f" models need {needs!r}."
             )
+    if args.vae is not None:
+        _check_normalisation(args, models.vae)
     return transformer
+
+
+def _check_normalisation(args: argparse.Namespace, vae: VecSetVAE) -> None:
+    """Refuse a VAE that is that of the pipeline that is taken up, but for the normalisation of its latents."""
+    whole = args.pretrained_model_name_or_path
+    known = load_vae(whole, subfolder="vae", variant=args.variant, revision=args.revision, cache_dir=args.cache_dir)
+    names = ("shift_factor", "scaling_factor")
+    if any(known.config[name] != vae.config[name] for name in names) and fingerprint(known) == fingerprint(vae):
+        raise ValueError(
+            f"`--vae` {args.vae} has the weights of the VAE of {whole}, but other {' and '.join(names)}, by which the"
+            " transformer's latents are normalised; leave out `--vae`."
+        )
 
 
 def _read_config(path: str | None) -> dict:

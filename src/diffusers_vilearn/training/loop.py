@@ -125,6 +125,11 @@ class TrainingLoop:
         accelerator, args = self.accelerator, self.args
         batch_size = batch_size or args.train_batch_size
         num_steps = (self.max_train_steps if until is None else until) - self.progress.step
+        if self.progress.num_rows not in (None, len(samples)):
+            accelerator.print(
+                f"The run goes on with {len(samples)} rows of data, not {self.progress.num_rows}: in this epoch, some"
+                " come twice and others not at all."
+            )
         loader = make_loader(
             args,
             samples,
@@ -156,7 +161,9 @@ class TrainingLoop:
                 continue
             values, uids = [], []
             taken = samples_per_step(args, accelerator, batch_size)
-            self.progress = Progress(self.progress.step + 1, self.progress.position + taken, accelerator.num_processes)
+            self.progress = Progress(
+                self.progress.step + 1, self.progress.position + taken, accelerator.num_processes, len(samples)
+            )
             self.bar.update(1)
             if self.progress.step % args.logging_steps == 0:
                 self._log()

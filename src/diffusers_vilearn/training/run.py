@@ -5,7 +5,8 @@
 import argparse
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -24,11 +25,13 @@ from accelerate.utils import (
 from diffusers.optimization import get_scheduler
 from transformers.integrations import unset_hf_deepspeed_config
 
-from ..files import append_json_line, drop_json_lines, read_json_lines
+from ..files import append_json_line, drop_json_lines, locked, read_json_lines
 from .checkpoints import list_checkpoints, tidy_checkpoints
 
 # What processes wait for each other: one writes checkpoints, copies data sets, uploads.
 PATIENCE = timedelta(hours=3)
+# Seconds in which the readers of a run that was killed, who hold what it held, notice that.
+ORPHANS = 15
 # Graphs of one module: training, validation and sampling have one each for every number of shape and image tokens.
 MAX_GRAPHS = 64
 OPTIONS_LOG = "options.jsonl"
@@ -44,10 +47,28 @@ WATCHING = {
 }
 
 
-def start_accelerator(args: argparse.Namespace) -> Accelerator:
-    """The accelerator that the common arguments describe; makes the output folder and seeds the run."""
+@contextmanager
+def started(args: argparse.Namespace) -> Iterator[Accelerator]:
+    """The accelerator of a run, which is seeded and holds its output folder until the end of the block.
+
+    Raises:
+        ValueError: another run writes to the output folder.
+    """
+    accelerator = make_accelerator(args)
+    set_seed(args.seed)
+    with locked(Path(args.output_dir), ORPHANS) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            tidy_checkpoints(args.output_dir)
+        accelerator.wait_for_everyone()
+        yield accelerator
+        # The main process may still be writing, and the group ends for all at once.
+        accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def make_accelerator(args: argparse.Namespace) -> Accelerator:
+    """The accelerator that the common arguments describe."""
     output_dir = Path(args.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
     # accelerate itself would only leave it out.
     if args.report_to not in ("none", "all", *(tracker.value for tracker in get_available_trackers())):
         raise ImportError(f"`--report_to {args.report_to}` needs `pip install {args.report_to}`.")
@@ -77,10 +98,6 @@ def start_accelerator(args: argparse.Namespace) -> Accelerator:
         keep_inputs_exact(accelerator.state.fsdp_plugin)
     if args.allow_tf32:
         torch.backends.cuda.matmul.allow_tf32 = True
-    set_seed(args.seed)
-    if accelerator.is_main_process:
-        tidy_checkpoints(output_dir)
-    accelerator.wait_for_everyone()
     return accelerator
 
 

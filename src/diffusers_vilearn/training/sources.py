@@ -17,7 +17,7 @@ from .online import OnlineEncoder, OnlineSamples
 from .samples import LatentSamples, SampleOptions, without_chance
 from .schedule import Schedule, Stage, parse_schedule
 from .stream import ReadableSamples, collate
-from .tables import check_metadata, read_metadata, split_by_object
+from .tables import check_complete, check_metadata, read_metadata, split_by_object
 
 # Views from which the visible fraction is estimated where not all rows are at hand.
 NUM_ESTIMATED = 64
@@ -48,6 +48,7 @@ class CachedLatents:
         self.schedule = self._plan(models)
         for stage in self.schedule.stages:
             metadata = read_metadata(args.dataset_name, stage.table, args.cache_dir)
+            check_complete(args.dataset_name, stage.table, "train")
             check_metadata(
                 metadata,
                 f"{args.dataset_name}/{stage.table}",
@@ -87,9 +88,11 @@ class CachedLatents:
         """Positions in the stream go on from table to table, so all must hold the same views in the same order."""
         (first, (rows, _)), *others = self.rows.items()
         for table, (other, _) in others:
-            same = len(rows) == len(other)
-            if same and not self.args.streaming:
-                same = all(rows[name][:] == other[name][:] for name in ("uid", "view", "mirrored"))
+            if self.args.streaming:
+                same = np.array_equal(rows.row_groups, other.row_groups)
+            else:
+                same = len(rows) == len(other)
+                same = same and all(rows[name][:] == other[name][:] for name in ("uid", "view", "mirrored"))
             if not same:
                 raise ValueError(
                     f"The latents tables {first} and {table} do not hold the same views; a schedule needs tables that"
@@ -103,9 +106,9 @@ class CachedLatents:
         picked = np.linspace(0, len(column) - 1, min(NUM_ESTIMATED, len(column))).astype(int)
         return np.array([column[int(index)]["visible_share"] for index in picked])
 
-    def samples(self, stage: Stage) -> StageSamples:
-        """Those of one stage."""
-        options = sample_options(self.args, self.visible_fraction)
+    def samples(self, stage: Stage, visible_fraction: float) -> StageSamples:
+        """Those of one stage; `visible_fraction` is what the transformer has tokens declared visible by."""
+        options = sample_options(self.args, visible_fraction)
         train, validation = self.rows[stage.table]
         return StageSamples(
             train=LatentSamples(train, stage.num_tokens, options),
@@ -168,9 +171,9 @@ class OnlineLatents:
             augment=vary and self.args.image_augmentation,
         )
 
-    def samples(self, stage: Stage) -> StageSamples:
-        """Those of one stage."""
-        options = sample_options(self.args, self.visible_fraction)
+    def samples(self, stage: Stage, visible_fraction: float) -> StageSamples:
+        """Those of one stage; `visible_fraction` is what the transformer has tokens declared visible by."""
+        options = sample_options(self.args, visible_fraction)
         train, validation = self.views
         return StageSamples(
             train=self._make(train, stage, options, vary=True),

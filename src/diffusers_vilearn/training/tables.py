@@ -59,10 +59,32 @@ def check_metadata(metadata: dict, where: str, *, vae, image_encoder, num_tokens
         )
 
 
+def check_complete(dataset: str, table: str, split: str) -> None:
+    """Refuse a table in a local folder that lacks shards which the folder has shapes of.
+
+    Raises:
+        ValueError: the table was made in part.
+    """
+    shards, made = (
+        {path.name for path in Path(dataset, name).glob(f"{split}-*.parquet")} for name in ("shapes", table)
+    )
+    # None at all is what its reader tells of.
+    if made and (lacking := sorted(shards - made)):
+        raise ValueError(
+            f"The table {table} of {dataset} lacks {len(lacking)} of {len(shards)} shards of {split}, such as"
+            f" {lacking[0]}; `prepare latents` makes them."
+        )
+
+
+def in_fair_order(rows: datasets.Dataset) -> datasets.Dataset:
+    """Rows in the order of their hashed ids, so that the first ones are a fair sample of all sources."""
+    return rows.select(np.argsort(_uid_keys(rows), kind="stable"))
+
+
 def split_by_object(rows: datasets.Dataset, fraction: float) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Rows of most objects, and rows of the `fraction` of objects whose hashed ids come first: at least one object,
     unless the fraction is 0."""
-    keys = np.array([uid_key(uid) for uid in rows["uid"]], np.uint64)
+    keys = _uid_keys(rows)
     objects = np.unique(keys)
     count = max(1, round(fraction * len(objects))) if fraction > 0 else 0
     if count >= len(objects):
@@ -71,3 +93,7 @@ def split_by_object(rows: datasets.Dataset, fraction: float) -> tuple[datasets.D
         )
     validation = keys < objects[count]
     return rows.select(np.flatnonzero(~validation)), rows.select(np.flatnonzero(validation))
+
+
+def _uid_keys(rows: datasets.Dataset) -> np.ndarray:
+    return np.array([uid_key(uid) for uid in rows["uid"]], np.uint64)

@@ -76,8 +76,9 @@ def validate(
         accelerator (`Accelerator`): whose processes share the shapes; all must call this.
 
     Returns:
-        `dict[str, float]`: mean `iou` and `median_iou` of the sign over volume queries; `l1`, mean absolute error of
-        the field; `normal_angle`, mean angle in degrees between −∇f and the normal on the surface.
+        `dict[str, float]`: mean `iou` and `median_iou` of the sign over volume queries, where some lie
+        in either shape; `l1`, mean absolute error of the field; `normal_angle`, mean angle in degrees between −∇f and
+        the normal on the surface.
     """
     share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
     scores = {}
@@ -92,19 +93,17 @@ def validate(
         )
         field = output.field.float()
         volume = slice(samples.num_queries // 2, None)
-        iou = occupancy_iou(field[:, volume, 0] > 0, batch["field"][:, volume, 0] > 0)
+        inside, truly_inside = field[:, volume, 0] > 0, batch["field"][:, volume, 0] > 0
+        iou = occupancy_iou(inside, truly_inside).where((inside | truly_inside).any(dim=1), torch.nan)
         error = (field - batch["field"]).abs().mean(dim=(1, 2))
         cosine = torch.cosine_similarity(-output.gradient.float(), batch["surface_normals"], dim=-1)
         angle = cosine.clamp(-1, 1).arccos().rad2deg().mean(dim=1)
         scores |= zip(batch["uids"], torch.stack([iou, error, angle], dim=1).tolist(), strict=True)
     # Some shapes are taken twice.
     ious, errors, angles = zip(*dict(gather_object(list(scores.items()))).values())
-    return {
-        "iou": float(np.mean(ious)),
-        "median_iou": float(np.median(ious)),
-        "l1": float(np.mean(errors)),
-        "normal_angle": float(np.mean(angles)),
-    }
+    ious = [iou for iou in ious if not math.isnan(iou)]
+    of_volume = {"iou": float(np.mean(ious)), "median_iou": float(np.median(ious))} if ious else {}
+    return {**of_volume, "l1": float(np.mean(errors)), "normal_angle": float(np.mean(angles))}
 
 
 @torch.no_grad()

@@ -118,7 +118,9 @@ def _describe(scores: dict[str, float]) -> str:
     """Of one shape, for the sheet."""
     if scores["failed"]:
         return "no surface"
-    return f"F-score@0.02 {scores['f_score@0.02']:.2f}, IoU {scores['iou']:.2f}, {scores['floaters']} floaters"
+    words = [f"F-score@0.02 {scores['f_score@0.02']:.2f}", f"{scores['floaters']} floaters"]
+    # A thin shape may lie between all points.
+    return ", ".join([*words, f"IoU {scores['iou']:.2f}"] if "iou" in scores else words)
 
 
 def log_picture(accelerator: Accelerator, name: str, picture: Image.Image, step: int) -> None:
