@@ -8,6 +8,7 @@ The files are the package's own source; run this after changing it. `diffusers-v
 them beside the weights.
 """
 
+import argparse
 import shutil
 from pathlib import Path
 
@@ -27,4 +28,5 @@ def main():
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
+from accelerate import cpu_offload, cpu_offload_with_hook
 
 from diffusers_vilearn.models.autoencoder_vecset import VecSetVAE
 from diffusers_vilearn.visibility import group_visible_tokens, inference_visible_mask
@@ -98,6 +99,15 @@ def test_half_precision_points_are_not_needed_for_a_half_precision_vae(vae, late
     assert (mask == group_visible_tokens(vae, latents[:1], points)).float().mean() > 0.8
 
 
+@pytest.mark.parametrize("offload", [cpu_offload, cpu_offload_with_hook])
+def test_an_offloaded_vae_makes_the_same_masks(vae, latents, offload):
+    points = random_points(3, 40)
+    other = VecSetVAE.from_config(vae.config)
+    other.load_state_dict(vae.state_dict())
+    offload(other.eval(), torch.device("cpu"))
+    assert torch.equal(group_visible_tokens(other, latents, points), group_visible_tokens(vae, latents, points))
+
+
 def test_no_graph_is_kept_and_the_attention_is_never_whole(vae, latents):
     """No tensor of points x tokens (let alone x heads) is ever allocated."""
     largest = []
@@ -118,6 +128,7 @@ def test_no_graph_is_kept_and_the_attention_is_never_whole(vae, latents):
     ("change", "name"),
     [
         ({"latents": torch.zeros(TOKENS, 4)}, "latents"),
+        ({"latents": torch.full((3, TOKENS, 4), float("nan"))}, "`latents` holds numbers that are not finite"),
         ({"visible_points": random_points(2, 5)}, "visible_points"),
         ({"visible_points": [random_points(5), random_points(5), random_points(0)]}, r"visible_points\[2\]"),
         ({"visible_points": torch.zeros(3, 5, 4)}, r"visible_points\[0\]"),

@@ -121,13 +121,15 @@ def publish(
     ] = None,
     evaluation: Annotated[Path | None, typer.Option(help="Folder written by training/evaluate.py.")] = None,
     template: Annotated[
-        str | None, typer.Option(help="Card: base, small, large or tiny, of a lone VAE vae, or a path.")
+        str | None, typer.Option(help="Of the card: base, small, large or tiny, vae for a lone VAE, or a path.")
     ] = None,
     self_contained: Annotated[
         bool,
         typer.Option("--self-contained", help="Put the code beside the weights; then needs trust_remote_code."),
     ] = False,
-    private: Annotated[bool, typer.Option("--private", help="If the repository is made.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private, if it is not there yet.")
+    ] = False,
 ):
     """Upload a checkpoint with its model card; run it again to resume.
 

@@ -3,6 +3,7 @@
 """Visibility Grouping (VG): which shape tokens the condition view sees; and the split that inference uses instead."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 
@@ -37,12 +38,12 @@ def group_visible_tokens(
         `torch.Tensor` of shape `(batch, tokens)`, bool: True for visible tokens, on the device of `vae`.
 
     Raises:
-        ValueError: If a shape does not fit, a sample has no point or one that is not finite, or `min_votes` or
+        ValueError: If a shape does not fit, a sample has no point, a number is not finite, or `min_votes` or
             `chunk_size` is out of range.
     """
     _check_inputs(latents, visible_points, min_votes, chunk_size)
     num_tokens = latents.shape[1]
-    keys, _ = vae.project_key_value(vae.decode(latents.to(vae.device)))
+    keys, _ = vae.project_key_value(vae.decode(latents.to(_execution_device(vae))))
     masks = []
     for key, points in zip(keys, visible_points, strict=True):
         key = key.permute(1, 2, 0).float()
@@ -57,6 +58,13 @@ def group_visible_tokens(
     return torch.stack(masks)
 
 
+def _execution_device(vae: VecSetVAE) -> torch.device | int | str:
+    """Where it computes: offloaded, its weights lie elsewhere between two calls."""
+    hooks = (getattr(module, "_hf_hook", None) for module in vae.modules())
+    devices = (getattr(hook, "execution_device", None) for hook in hooks)
+    return next((device for device in devices if device is not None), vae.device)
+
+
 def _attended_tokens(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     """Arg-max token of the head-averaged attention: (heads, points, dim), (heads, dim, tokens) -> (points,)."""
     query = query * query.shape[-1] ** -0.5
@@ -69,7 +77,7 @@ def _attended_tokens(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
 
 def check_min_votes(min_votes: int | str) -> None:
     """Raise `ValueError` unless it is an integer of at least 1 or "balanced"."""
-    if min_votes != "balanced" and (not isinstance(min_votes, int) or min_votes < 1):
+    if min_votes != "balanced" and (not isinstance(min_votes, Integral) or min_votes < 1):
         raise ValueError(f"`min_votes` is {min_votes!r}; it must be an integer of at least 1 or 'balanced'.")
 
 
@@ -81,6 +89,8 @@ def _check_inputs(
 ) -> None:
     if latents.ndim != 3:
         raise ValueError(f"`latents` has shape {tuple(latents.shape)}; it must be (batch, tokens, channels).")
+    if not latents.isfinite().all():
+        raise ValueError("`latents` holds numbers that are not finite.")
     if len(visible_points) != len(latents):
         raise ValueError(f"`visible_points` has {len(visible_points)} samples; `latents` has {len(latents)}.")
     for index, points in enumerate(visible_points):

@@ -175,6 +175,21 @@ def test_textures_blend_between_texels():
     np.testing.assert_allclose(row[4:12, 0], (np.arange(8) + 0.5) / 8 * 200, atol=1)
 
 
+def test_grey_of_sixteen_bits_is_as_dark_as_it_is():
+    colors = [
+        render(quad(UNIT_UV, trimesh.visual.material.SimpleMaterial(image=image)), FRONT, 8, light=AMBIENT).color[4, 4]
+        for image in (
+            Image.fromarray(np.full((2, 2), 64, np.uint8)),
+            Image.fromarray(np.full((2, 2), 64 * 257, np.uint16)),
+            Image.fromarray(np.full((2, 2), 64 * 257, np.int32)),
+        )
+    ]
+    assert [color.tolist() for color in colors] == 3 * [[64, 64, 64, 255]]
+    floating = trimesh.visual.material.SimpleMaterial(image=Image.fromarray(np.full((2, 2), 0.25, np.float32)))
+    with pytest.raises(ValueError, match=r"a texture of `mesh` cannot be decoded: .*floating-point"):
+        render(quad(UNIT_UV, floating), FRONT, 8)
+
+
 def test_large_textures_keep_their_picture():
     ramp = np.repeat(np.linspace(0, 255, 2500).astype(np.uint8)[None, :, None], 3, axis=2).repeat(10, axis=0)
     mesh = quad(UNIT_UV, trimesh.visual.material.SimpleMaterial(image=Image.fromarray(ramp)))

@@ -229,11 +229,23 @@ class TestBlocks:
         with pytest.raises(ValueError, match=message):
             modular(components)(image=image, **{"num_inference_steps": 1, "resolution": 8, **kwargs})
 
-    def test_a_mask_that_does_not_fit(self, components, image):
+    @pytest.mark.parametrize(
+        ("mask", "message"),
+        [
+            (torch.ones(3, 16), r"its shape is \(3, 16\)"),
+            (torch.zeros(0), r"its shape is \(0,\)"),
+            ([True, False], "is of type list"),
+            (torch.full((16,), 255.0), "has others"),
+            (torch.full((16,), float("nan")), "has others"),
+            (torch.ones(16, dtype=torch.long), "of dtype torch.int64"),
+        ],
+    )
+    def test_a_mask_that_does_not_fit(self, components, image, mask, message):
         blocks = ViLearnImageTo3DBlocks()
         blocks.sub_blocks.pop("visibility")
-        with pytest.raises(ValueError, match=r"`visible_mask` must be \(tokens,\) or \(1, tokens\), .* \(3, 16\)"):
-            modular(components, blocks)(image=image, visible_mask=torch.ones(3, 16))
+        what = r"`visible_mask` must be \(tokens,\) or \(1, tokens\), bool or numbers in \[0, 1\], but "
+        with pytest.raises(ValueError, match=f"{what}.*{message}"):
+            modular(components, blocks)(image=image, visible_mask=mask)
 
 
 LOAD_AND_RUN = """

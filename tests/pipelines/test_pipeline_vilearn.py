@@ -267,6 +267,11 @@ class TestTimesteps:
             run()
         assert not seen
 
+    def test_schedulers_that_lead_from_data_to_noise_are_refused(self, run, pipe):
+        pipe.scheduler = FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
+        with pytest.raises(ValueError, match="must lead from noise to data"):
+            run()
+
     def test_schedulers_made_from_the_configuration_of_another_say_what_they_lack(self, run, pipe):
         config = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).config
         pipe.scheduler = FlowMatchHeunDiscreteScheduler.from_config(config)
@@ -410,6 +415,9 @@ class TestCallbacks:
         ({"sigmas": []}, "`sigmas`"),
         ({"sigmas": 1.0}, "`sigmas`"),
         ({"sigmas": [1.0, 0.0]}, "`sigmas`"),
+        ({"sigmas": [0.1, 0.5, 1.0]}, "`sigmas` .* each below the one before"),
+        ({"sigmas": torch.rand(2, 2)}, "`sigmas`"),
+        ({"sigmas": ["a"]}, "`sigmas`"),
         ({"sigmas": [1.2]}, "`sigmas`"),
         ({"resolution": 7}, "`resolution`"),
         ({"resolution": 16.0}, "`resolution`"),
@@ -424,6 +432,21 @@ def test_bad_arguments_are_refused_before_any_work(run, seen, kwargs, message):
     with pytest.raises(ValueError, match=message):
         run(**kwargs)
     assert not seen
+
+
+@pytest.mark.parametrize(
+    ("latents", "kwargs", "message"),
+    [
+        (torch.zeros(1, 16, 8), {"output_type": "np"}, r"`output_type` must be one of \('trimesh', 'pt'\)"),
+        (torch.zeros(1, 16, 8), {"level": 1}, "`level` must be"),
+        (torch.zeros(1, 16, 7), {}, r"shape \(1, 16, 7\), it must end with 8 channels"),
+        (torch.zeros(0, 16, 8), {}, r"`latents` must be \(shapes, tokens, channels\)"),
+        (torch.full((1, 16, 8), torch.nan), {}, "`latents` must be finite"),
+    ],
+)
+def test_latents_that_cannot_be_decoded_are_refused(pipe, latents, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        pipe.decode_latents(latents, 8, **kwargs)
 
 
 LOAD_AND_RUN = """

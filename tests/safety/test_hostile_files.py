@@ -19,6 +19,7 @@ from pickle import UnpicklingError
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline, ViLearnTransformer3DModel
 
@@ -96,6 +97,24 @@ def overlap(tensors):
 
 def rename(tensors):
     tensors["another.weight"] = tensors.pop("post_quant.weight")
+
+
+def encoder(change_state):
+    """Other weights of the image encoder."""
+
+    def change(folder: Path):
+        path = folder / ENCODER_WEIGHTS
+        save_file(change_state(load_file(path)), path, {"format": "pt"})
+
+    return change
+
+
+def without_attention(state):
+    return {name: value for name, value in state.items() if not re.search(r"layer\.3\.attention.*\.weight", name)}
+
+
+def integers(state):
+    return {name: (100 * value).to(torch.int32) for name, value in state.items()}
 
 
 def pickled(folder: Path):
@@ -198,6 +217,8 @@ OTHERS = {
     "integers": (tensor(dtype="I16"), vae, "post_quant.weight in .* is of I16; weights must be floating-point"),
     "transposed": (tensor(shape=[16, 128]), vae, "expected shape"),
     "renamed": (header(rename), vae, r"lack post_quant\.weight of VecSetVAE"),
+    "encoder without weights": (encoder(without_attention), pipeline, "image_encoder lacks 4 of its [0-9]+ weights"),
+    "encoder of integers": (encoder(integers), pipeline, "is of I32; weights must be floating-point"),
     "pickle": (pickled, vae, "Unable to load"),
     "pickle in a pipeline": (pickled, any_pipeline, "Unable to load"),
     "pickle of the encoder": (pickled_encoder, pipeline, "Weights only load failed"),

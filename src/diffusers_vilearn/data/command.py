@@ -59,9 +59,11 @@ def make_parser(program: str | None) -> argparse.ArgumentParser:
     scan.set_defaults(command=scan_folder)
     scan.add_argument("--folder", type=Path, required=True, help="Searched for OBJ, GLB, GLTF, PLY, STL, OFF and zip.")
     scan.add_argument("--output", type=Path, required=True, help="JSON lines to write, one an object.")
-    scan.add_argument("--source", default="local", help=f"Of all objects; letters, digits, `_` and `.` {DEFAULT}.")
-    scan.add_argument("--licence", default="unknown", help=f"Of all objects {DEFAULT}.")
-    scan.add_argument("--creator", default="unknown", help=f"Of all objects {DEFAULT}.")
+    scan.add_argument(
+        "--source", default="local", help=f"Where all objects are from; letters, digits, `_` and `.` {DEFAULT}."
+    )
+    scan.add_argument("--licence", default="unknown", help=f"Licence of all objects {DEFAULT}.")
+    scan.add_argument("--creator", default="unknown", help=f"Who made all objects {DEFAULT}.")
     scan.add_argument(
         "--heldout_fraction", type=float, default=0.1, help=f"Part of the groups that is held out {DEFAULT}."
     )
@@ -112,7 +114,7 @@ def make_parser(program: str | None) -> argparse.ArgumentParser:
     publish.set_defaults(command=publish_dataset)
     publish.add_argument("--dataset_name", type=Path, required=True, help="Folder written by `shapes`.")
     publish.add_argument("--repo_id", help="Dataset on the Hub; without it only the card is written.")
-    publish.add_argument("--private", action="store_true", help="If the repository is made.")
+    publish.add_argument("--private", action="store_true", help="Make the repository private, if it is not there yet.")
     return parser
 
 

@@ -231,11 +231,20 @@ def _texels(image: Image.Image | None) -> np.ndarray:
         return np.full((1, 1, 3), 255, np.uint8)
     try:
         # Files are decoded only now, with whatever error the format's decoder has for a broken one.
-        image = image.convert("RGB")
+        image = _eight_bits(image).convert("RGB")
     except Exception as error:
         raise ValueError(f"a texture of `mesh` cannot be decoded: {error!r}") from error
     factor = -(-max(image.size) // _MAX_TEXTURE_SIDE)
     return np.asarray(image.reduce(factor) if factor > 1 else image)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as what it stands for: PIL would cut it off at 255."""
+    if image.mode == "F":
+        raise ValueError("its grey is of floating-point numbers, whose range nothing tells")
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
 
 
 def _to_unit(color) -> np.ndarray:

@@ -610,7 +610,7 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
 
     def _embed_points(self, points: torch.Tensor) -> torch.Tensor:
         embedded = torch.cat([self.embed(points[..., :3]), points[..., 3:].float()], dim=-1)
-        return embedded.to(self.encoder.proj_in.weight.dtype)
+        return embedded.to(self.dtype)
 
     def _encode(
         self,
@@ -692,7 +692,7 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
         return AutoencoderKLOutput(latent_dist=posterior)
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.post_quant(latents.to(self.post_quant.weight.dtype)))
+        return self.decoder(self.post_quant(latents.to(self.dtype)))
 
     @apply_forward_hook
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -719,7 +719,7 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
     def _embed_xyz(self, xyz: torch.Tensor) -> torch.Tensor:
         if xyz.ndim != 3 or xyz.shape[-1] != 3:
             raise ValueError(f"`xyz` has shape {tuple(xyz.shape)}, it must be (batch, queries, 3).")
-        return self.embed(xyz).to(self.geometry.proj_query.weight.dtype)
+        return self.embed(xyz).to(self.dtype)
 
     @apply_forward_hook
     def project_query(self, xyz: torch.Tensor) -> torch.Tensor:
@@ -816,6 +816,10 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
         return (field, gradient) if twice_differentiable else (field.detach(), gradient)
 
     def _latent_statistic(self, value: float | list[float], latents: torch.Tensor) -> float | torch.Tensor:
+        if latents.shape[-1] != self.config.latent_channels:
+            raise ValueError(
+                f"`latents` has shape {tuple(latents.shape)}, it must end with {self.config.latent_channels} channels."
+            )
         if isinstance(value, (list, tuple)):
             # not made on the device: that would wait for it
             return torch.tensor(value, dtype=latents.dtype).to(latents.device, non_blocking=True)

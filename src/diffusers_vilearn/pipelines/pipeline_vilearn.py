@@ -204,10 +204,15 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
 
         Returns:
             A list of `trimesh.Trimesh`, or `(batch, resolution + 1, resolution + 1, resolution + 1)`.
+
+        Raises:
+            ValueError: for arguments that cannot be used, or a shape without a surface.
         """
+        check_noise(None, latents)
+        check_surface(resolution, level, chunk_size, output_type, SHAPE_OUTPUT_TYPES)
         return extract_shapes(
             self.vae,
-            decode_shapes(self.vae, latents),
+            decode_shapes(self.vae, latents.to(self._execution_device)),
             resolution,
             level,
             chunk_size,

@@ -75,23 +75,37 @@ def check_visible_fraction(visible_fraction: float | None) -> None:
 
 
 def check_visible_mask(visible_mask: torch.Tensor, num_shapes: int) -> None:
-    """Raises `ValueError` unless `visible_mask` is (tokens,), (1, tokens) or (num_shapes, tokens)."""
-    if visible_mask.ndim not in (1, 2) or (visible_mask.ndim == 2 and len(visible_mask) not in (1, num_shapes)):
-        raise ValueError(
-            f"`visible_mask` must be (tokens,) or ({num_shapes}, tokens), but its shape is"
-            f" {tuple(visible_mask.shape)}."
-        )
+    """Raises `ValueError` unless `visible_mask` is (tokens,) or (num_shapes or 1, tokens), bool or in [0, 1]."""
+    what = f"`visible_mask` must be (tokens,) or ({num_shapes}, tokens), bool or numbers in [0, 1]"
+    if not isinstance(visible_mask, torch.Tensor):
+        raise ValueError(f"{what}, but is of type {type(visible_mask).__name__}.")
+    shape = tuple(visible_mask.shape)
+    if not (len(shape) == 1 or (len(shape) == 2 and shape[0] in (1, num_shapes))) or shape[-1] == 0:
+        raise ValueError(f"{what}, but its shape is {shape}.")
+    if visible_mask.dtype == torch.bool:
+        return
+    # written so that NaN fails it
+    if not visible_mask.is_floating_point() or not ((visible_mask >= 0) & (visible_mask <= 1)).all():
+        raise ValueError(f"{what}, but has others, or is of dtype {visible_mask.dtype}.")
 
 
 def check_steps(num_inference_steps: int, sigmas: list[float] | None) -> None:
     """Raises `ValueError` for a number of steps, or noise levels, that no scheduler can take."""
     check_integers(num_inference_steps=(num_inference_steps, 1))
-    if sigmas is not None and (
-        not isinstance(sigmas, (list, tuple, np.ndarray, torch.Tensor))
-        or len(sigmas) == 0
-        or not all(0 < sigma <= 1 for sigma in sigmas)
-    ):
-        raise ValueError(f"`sigmas` must be a non-empty list of numbers in (0, 1], but is {sigmas!r}.")
+    if sigmas is not None and not _are_sigmas(sigmas):
+        raise ValueError(
+            f"`sigmas` must be a list of numbers in (0, 1], each below the one before, but is {sigmas!r}."
+        )
+
+
+def _are_sigmas(sigmas: Any) -> bool:
+    if not isinstance(sigmas, (list, tuple, np.ndarray, torch.Tensor)):
+        return False
+    try:
+        sigmas = np.array([float(sigma) for sigma in sigmas])
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return len(sigmas) > 0 and bool(((sigmas > 0) & (sigmas <= 1)).all() and (np.diff(sigmas) < 0).all())
 
 
 def check_guidance_scale(guidance_scale: float) -> None:
@@ -113,6 +127,8 @@ def check_scheduler(scheduler) -> None:
             f" `use_flow_sigmas={config.get('use_flow_sigmas')}` and"
             f" `prediction_type={config.get('prediction_type')!r}`."
         )
+    if config.get("invert_sigmas", False):
+        raise ValueError("`scheduler` must lead from noise to data, but has `invert_sigmas=True`.")
     # `from_config` keeps what a scheduler does not read: the shift of another one
     if as_flow and config.get("flow_shift", 1.0) == 1.0 != config.get("shift", 1.0):
         raise ValueError(
