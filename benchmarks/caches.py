@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What diffusers' caches of the transformer save and cost, beside simply taking fewer steps.
 
-    python benchmarks/caches.py --checkpoint checkpoints/vilearn-tiny --dataset_name data/tiny-heldout \
+    python benchmarks/caches.py --checkpoint checkpoints/vilearn-tiny --dataset_name data/tiny-heldout \\
         --output caches.json
 
 "computed" is the share of attention layers that are computed at all; "cpu s" the CPU time of the transformer and its

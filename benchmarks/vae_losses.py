@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the terms on the field's gradient cost a training step of the VAE, and what they do to its reconstructions.
 
-    python benchmarks/vae_losses.py --dataset_name data/mine --vae_config vae.json --output_dir runs/vae-losses \
+    python benchmarks/vae_losses.py --dataset_name data/mine --vae_config vae.json --output_dir runs/vae-losses \\
         --seeds 0 1 --output vae_losses.json -- --max_train_steps 1000 --train_batch_size 8
 
 What follows `--` goes to `training/train_vecset_vae.py`; every run validates on the same held-out shapes, and runs of

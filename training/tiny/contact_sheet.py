@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw held-out results: input, the generated mesh from four sides, the true object from the first of them.
 
-    python training/tiny/contact_sheet.py --checkpoint checkpoints/vilearn-tiny --dataset_name data/tiny-heldout \
+    python training/tiny/contact_sheet.py --checkpoint checkpoints/vilearn-tiny --dataset_name data/tiny-heldout \\
         --objects objects.jsonl --root meshes --output docs/contact_sheet.png
 
 The objects are spread evenly over the held-out table, whose order is that of hashed ids: nothing is picked by hand.

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Three plain answers to "which shape is in this picture?", scored by the protocol of `training/evaluate.py`.
 
-    python training/tiny/plain_answers.py --checkpoint checkpoints/vilearn-tiny --train_dataset data/tiny \
+    python training/tiny/plain_answers.py --checkpoint checkpoints/vilearn-tiny --train_dataset data/tiny \\
         --dataset_name data/tiny-heldout --output_dir runs/eval
 
 `mean_shape` is the mean occupancy of the training shapes, thresholded where that suits the training shapes best;
