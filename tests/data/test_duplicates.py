@@ -1,5 +1,7 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
+from functools import partial
+
 import numpy as np
 import pytest
 import trimesh
@@ -12,6 +14,8 @@ from diffusers_vilearn.data.duplicates import (
     split_groups,
     twin_pairs,
 )
+from diffusers_vilearn.data.engines import run_local
+from diffusers_vilearn.data.workers import WorkerLimits
 
 
 def bench(back: float = 0.5) -> trimesh.Trimesh:
@@ -46,6 +50,18 @@ def test_turned_mirrored_and_scaled_copies_are_twins(quarters, mirrored):
 @pytest.mark.parametrize("other", [bench(0.7), turned(bench(), 0, False, 1.0).apply_scale((1, 1, 1.5))])
 def test_other_proportions_are_no_twins(other):
     assert not same_shape(duplicate_samples(bench(), "a"), duplicate_samples(other, "b"))
+
+
+def test_pairs_are_the_same_in_other_processes():
+    shapes = [turned(bench(back), quarters, False, 1.0) for back in (0.5, 0.52, 0.7) for quarters in range(3)]
+    samples = [duplicate_samples(shape, str(index)).astype(np.float16) for index, shape in enumerate(shapes)]
+    descriptors = [shape_descriptor(one) for one in samples]
+    pairs = twin_pairs(descriptors, samples)
+    assert pairs == [(i, j) for i in range(9) for j in range(i + 1, 9) if same_shape(samples[i], samples[j])]
+    assert {(0, 1), (3, 4), (6, 8)} <= set(pairs) and not {(0, 6), (3, 7)} & set(pairs)
+    assert twin_pairs(descriptors, samples, partial(run_local, limits=WorkerLimits(), num_workers=2)) == pairs
+    with pytest.raises(RuntimeError, match="could not be compared: it took more than"):
+        twin_pairs(descriptors, samples, partial(run_local, limits=WorkerLimits(seconds=0), num_workers=1))
 
 
 def test_groups_are_the_closure_of_pairs_and_count_from_their_first_object():

@@ -7,7 +7,8 @@ changes finds the few pairs worth comparing; the comparison itself is a Chamfer 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import trimesh
@@ -16,11 +17,16 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from tqdm.auto import tqdm
 
+from .engines import Answers
+from .workers import WorkerFailure
+
 NUM_SAMPLES = 8192
 # Chamfer distance over its sampling noise below which two surfaces count as the same shape.
 _NOISE_RATIO = 1.3
 # Largest distance between the descriptors of twins.
 _DESCRIPTOR_DISTANCE = 0.1
+# Some seconds of work, and some megabytes to hand over.
+_CANDIDATES_AT_A_TIME = 64
 
 
 def duplicate_samples(mesh: trimesh.Trimesh, uid: str) -> np.ndarray:
@@ -44,16 +50,43 @@ def shape_descriptor(points: np.ndarray) -> np.ndarray:
 
 def same_shape(first: np.ndarray, second: np.ndarray) -> bool:
     """Whether two `duplicate_samples` agree under a quarter turn about +Y or a mirror, judged by sampling noise."""
+    return same_shapes(Candidates(0, first, [1], [second])) == [1]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A shape and those that may be its twins: the `duplicate_samples` of each, and its index."""
+
+    index: int
+    samples: np.ndarray
+    others: list[int]
+    samples_of_others: list[np.ndarray]
+
+
+def same_shapes(candidates: Candidates) -> list[int]:
+    """The indices of those that agree with the first shape, in the sense of `same_shape`."""
+    first = candidates.samples.astype(np.float32)
     half = len(first) // 2
-    sides = np.abs(first).max(axis=0)
-    poses = [moved for moved in upright_poses(second[:half]) if np.abs(np.abs(moved).max(axis=0) - sides).max() < 0.06]
-    if not poses:
-        return False
-    noise = (chamfer_distance(first[:half], first[half:]) + chamfer_distance(second[:half], second[half:])) / 2
-    tree = cKDTree(first[:half])
-    # One way is half of the distance, and enough to tell most apart.
-    near = (moved for moved in poses if tree.query(moved)[0].mean() / 2 < _NOISE_RATIO * noise)
-    return any(chamfer_distance(first[:half], moved) < _NOISE_RATIO * noise for moved in near)
+    sides, tree, noise = np.abs(first).max(axis=0), cKDTree(first[:half]), sampling_noise(first)
+
+    def agrees(second: np.ndarray) -> bool:
+        poses = upright_poses(second[:half])
+        poses = [moved for moved in poses if np.abs(np.abs(moved).max(axis=0) - sides).max() < 0.06]
+        if not poses:
+            return False
+        limit = _NOISE_RATIO * (noise + sampling_noise(second)) / 2
+        # One way is half of the distance, and enough to tell most apart.
+        near = (moved for moved in poses if tree.query(moved)[0].mean() / 2 < limit)
+        return any(chamfer_distance(first[:half], moved) < limit for moved in near)
+
+    pairs = zip(candidates.others, candidates.samples_of_others, strict=True)
+    return [index for index, second in pairs if agrees(second.astype(np.float32))]
+
+
+def sampling_noise(samples: np.ndarray) -> float:
+    """Chamfer distance between the two halves of `duplicate_samples`."""
+    half = len(samples) // 2
+    return chamfer_distance(samples[:half], samples[half:])
 
 
 def upright_poses(points: np.ndarray) -> Iterator[np.ndarray]:
@@ -69,18 +102,47 @@ def chamfer_distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(cKDTree(first).query(second)[0].mean() + cKDTree(second).query(first)[0].mean()) / 2
 
 
-def twin_pairs(descriptors: Sequence[np.ndarray], samples: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """Index pairs of shapes that agree.
+def in_turn(function: Callable, tasks: Iterable) -> Answers:
+    """`(task, answer)` of each, in this process."""
+    return ((task, function(task)) for task in tasks)
+
+
+def twin_pairs(
+    descriptors: Sequence[np.ndarray],
+    samples: Sequence[np.ndarray],
+    run: Callable[[Callable, Iterable], Answers] = in_turn,
+) -> list[tuple[int, int]]:
+    """Index pairs of shapes that agree, sorted.
 
     Args:
         descriptors: `shape_descriptor` by index.
         samples: `duplicate_samples` by index, read only for the pairs that are compared; may be a file on disk.
+        run: (function, tasks) -> (task, answer) in any order, such as `run_local`.
+
+    Raises:
+        RuntimeError: the process that compares some shapes has failed.
     """
     if not len(descriptors):
         return []
-    pairs = cKDTree(np.stack(descriptors)).query_pairs(_DESCRIPTOR_DISTANCE, output_type="ndarray")
-    pairs = tqdm(pairs[np.lexsort(pairs.T[::-1])], desc="Twins", unit="pair")
-    return [(int(i), int(j)) for i, j in pairs if same_shape(samples[i], samples[j])]
+    tree = cKDTree(np.stack(descriptors))
+    total = (int(tree.count_neighbors(tree, _DESCRIPTOR_DISTANCE)) - tree.n) // 2
+    pairs = []
+    with tqdm(total=total, desc="Twins", unit="pair") as bar:
+        for candidates, twins in run(same_shapes, _candidates(tree, samples)):
+            if isinstance(twins, WorkerFailure):
+                raise RuntimeError(f"Shapes could not be compared: {twins.message}.")
+            pairs.extend((candidates.index, twin) for twin in twins)
+            bar.update(len(candidates.others))
+    return sorted(pairs)
+
+
+def _candidates(tree: cKDTree, samples: Sequence[np.ndarray]) -> Iterator[Candidates]:
+    """Every pair that is worth comparing, once, some of one shape at a time."""
+    for index, descriptor in enumerate(tree.data):
+        others = sorted(other for other in tree.query_ball_point(descriptor, _DESCRIPTOR_DISTANCE) if other > index)
+        for start in range(0, len(others), _CANDIDATES_AT_A_TIME):
+            some = others[start : start + _CANDIDATES_AT_A_TIME]
+            yield Candidates(index, samples[index], some, [samples[other] for other in some])
 
 
 def join_groups(size: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:

@@ -128,7 +128,7 @@ def scan_meshes(
             samples[row] = sketch
             descriptors[row] = shape_descriptor(sketch)
         readable = sorted(descriptors)
-        pairs = twin_pairs([descriptors[row] for row in readable], _Rows(samples, readable))
+        pairs = twin_pairs([descriptors[row] for row in readable], _Rows(samples, readable), run)
     groups_of_rows = join_groups(len(records), [(readable[i], readable[j]) for i, j in pairs])
     groups = {record["uid"]: records[first]["uid"] for record, first in zip(records, groups_of_rows)}
     splits = split_groups(groups, heldout_fraction)
@@ -147,10 +147,10 @@ def scan_meshes(
 
 @dataclass(frozen=True)
 class _Rows:
-    """Some rows of samples on disk, in single precision, each read when asked for."""
+    """Some rows of samples on disk, each read when asked for."""
 
     samples: np.ndarray
     rows: list[int]
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return np.asarray(self.samples[self.rows[index]], np.float32)
+        return np.array(self.samples[self.rows[index]])
