@@ -50,16 +50,8 @@ def test_what_crashes_leave_behind_is_tidied(tmp_path):
 
 def test_a_second_run_leaves_the_first_ones_checkpoint_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "ORPHANS", 0)
-    args = argparse.Namespace(
-        output_dir=tmp_path,
-        mixed_precision=None,
-        gradient_accumulation_steps=1,
-        report_to="none",
-        logging_dir="logs",
-        allow_tf32=False,
-        seed=0,
-    )
-    partial = tmp_path / ".partial-checkpoint-9"
+    args = parse(tmp_path, f"output_dir: {tmp_path / 'run'}")
+    partial = tmp_path / "run" / ".partial-checkpoint-9"
     try:
         with run.started(args):
             partial.mkdir()

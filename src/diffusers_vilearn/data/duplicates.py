@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from tqdm.auto import tqdm
 
-from .engines import Answers
+from .engines import Answers, run_in_turn
 from .workers import WorkerFailure
 
 NUM_SAMPLES = 8192
@@ -102,22 +102,17 @@ def chamfer_distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(cKDTree(first).query(second)[0].mean() + cKDTree(second).query(first)[0].mean()) / 2
 
 
-def in_turn(function: Callable, tasks: Iterable) -> Answers:
-    """`(task, answer)` of each, in this process."""
-    return ((task, function(task)) for task in tasks)
-
-
 def twin_pairs(
     descriptors: Sequence[np.ndarray],
     samples: Sequence[np.ndarray],
-    run: Callable[[Callable, Iterable], Answers] = in_turn,
+    run: Callable[[Callable, Iterable], Answers] = run_in_turn,
 ) -> list[tuple[int, int]]:
     """Index pairs of shapes that agree, sorted.
 
     Args:
         descriptors: `shape_descriptor` by index.
         samples: `duplicate_samples` by index, read only for the pairs that are compared; may be a file on disk.
-        run: (function, tasks) -> (task, answer) in any order, such as `run_local`.
+        run: (function, tasks) -> (task, answer) in any order, of `engines`.
 
     Raises:
         RuntimeError: the process that compares some shapes has failed.

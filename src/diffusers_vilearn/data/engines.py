@@ -1,6 +1,6 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where tasks run: in processes of this machine, or on a Ray cluster. Both answer the same, in any order."""
+"""Where tasks run: here, in processes of this machine, or on a Ray cluster. All answer the same, in any order."""
 
 import threading
 import time
@@ -12,6 +12,11 @@ from typing import Any
 from .workers import GuardedWorker, WorkerFailure, WorkerLimits, answer_within
 
 Answers = Iterator[tuple[Any, Any]]
+
+
+def run_in_turn(function: Callable, tasks: Iterable) -> Answers:
+    """`(task, answer)` of each, in this process."""
+    return ((task, function(task)) for task in tasks)
 
 
 def run_local(function: Callable[[Any], Any], tasks: Iterable, *, limits: WorkerLimits, num_workers: int) -> Answers:

@@ -391,6 +391,11 @@ class VecSetGeometryHead(nn.Module):
         return self.proj_out(self.norm_out(queries))
 
 
+def _input_dtype(layer: nn.Linear) -> torch.dtype:
+    """What a layer takes: the dtype of its bias, because quantised weights are packed into integers."""
+    return layer.bias.dtype
+
+
 def _gather_rows(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
@@ -610,7 +615,7 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
 
     def _embed_points(self, points: torch.Tensor) -> torch.Tensor:
         embedded = torch.cat([self.embed(points[..., :3]), points[..., 3:].float()], dim=-1)
-        return embedded.to(self.dtype)
+        return embedded.to(_input_dtype(self.encoder.proj_in))
 
     def _encode(
         self,
@@ -692,7 +697,7 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
         return AutoencoderKLOutput(latent_dist=posterior)
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.post_quant(latents.to(self.dtype)))
+        return self.decoder(self.post_quant(latents.to(_input_dtype(self.post_quant))))
 
     @apply_forward_hook
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -719,7 +724,7 @@ class VecSetVAE(ViLearnModelMixin, AttentionMixin, AutoencoderMixin, ConfigMixin
     def _embed_xyz(self, xyz: torch.Tensor) -> torch.Tensor:
         if xyz.ndim != 3 or xyz.shape[-1] != 3:
             raise ValueError(f"`xyz` has shape {tuple(xyz.shape)}, it must be (batch, queries, 3).")
-        return self.embed(xyz).to(self.dtype)
+        return self.embed(xyz).to(_input_dtype(self.geometry.proj_query))
 
     @apply_forward_hook
     def project_query(self, xyz: torch.Tensor) -> torch.Tensor:

@@ -91,8 +91,7 @@ class CachedLatents:
             if self.args.streaming:
                 same = np.array_equal(rows.row_groups, other.row_groups)
             else:
-                same = len(rows) == len(other)
-                same = same and all(rows[name][:] == other[name][:] for name in ("uid", "view", "mirrored"))
+                same = all(rows[name][:] == other[name][:] for name in ("uid", "view", "mirrored"))
             if not same:
                 raise ValueError(
                     f"The latents tables {first} and {table} do not hold the same views; a schedule needs tables that"
