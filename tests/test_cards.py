@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from diffusers_vilearn import VecSetVAE
+from diffusers_vilearn import VecSetVAE, ViLearnImageTo3DPipeline
 from diffusers_vilearn.cards import (
     FACTS,
     HAS_CODE,
@@ -88,6 +88,28 @@ def test_lone_models_have_cards_of_their_own(saved):
         card = write_checkpoint_card(saved / name, repo_id="me/own").read_text()
         assert 'AutoModel.from_pretrained("me/own", trust_remote_code=True)' in card
         assert "from diffusers_vilearn" not in card
+
+
+def test_a_card_of_weights_of_a_variant_loads_the_variant(saved, pipe, tmp_path):
+    assert "variant=" not in write_checkpoint_card(saved).read_text()
+    pipe.save_pretrained(tmp_path / "half", variant="fp16")
+    card = write_checkpoint_card(tmp_path / "half").read_text()
+    assert 'ViLearnImageTo3DPipeline.from_pretrained("half", variant="fp16")' in card
+    readdress_card(tmp_path / "half", ["half"], "me/x", has_code=True)
+    card = (tmp_path / "half" / "README.md").read_text()
+    assert 'DiffusionPipeline.from_pretrained("me/x", trust_remote_code=True, variant="fp16")' in card
+
+
+def test_a_card_of_a_pipeline_without_image_encoder_shows_it_tokens(components, saved, tmp_path):
+    ensure_card(saved)
+    assert 'Image.open("chair.png")' in (saved / "README.md").read_text() and (saved / "example.png").is_file()
+    bare = ViLearnImageTo3DPipeline(**components | {"image_encoder": None, "feature_extractor": None})
+    bare.save_pretrained(tmp_path / "bare")
+    ensure_card(tmp_path / "bare")
+    card = (tmp_path / "bare" / "README.md").read_text()
+    assert "(1, image tokens, 32)" in card and "image_embeds=tokens" in card
+    assert "Image.open" not in card and "from PIL" not in card
+    assert not (tmp_path / "bare" / "example.png").exists() and "widget" not in front_matter(card)
 
 
 def test_a_card_that_was_written_before_the_repository_was_known_loads_from_it(saved):

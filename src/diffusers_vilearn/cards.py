@@ -36,6 +36,8 @@ HAS_CODE = (
     "Its code lies beside the weights: `pip install torch diffusers transformers accelerate trimesh libigl`. Read it"
     " before you trust it."
 )
+# A file of weights, a shard or all, and its variant if it is one.
+_WEIGHTS = re.compile(r"(?:diffusion_pytorch_)?model(?:\.([^.]+?))?(?:-\d+-of-\d+)?\.safetensors")
 # What loads our classes where their code lies beside the weights.
 _LOADERS = {
     "ViLearnImageTo3DPipeline": "DiffusionPipeline",
@@ -113,6 +115,7 @@ def write_checkpoint_card(
     components = _components(folder)
     values = dict.fromkeys(FACTS) | _facts_of(components) | _figures(evaluation) | facts
     values |= {"repo_id": repo_id or folder.resolve().name, "has_code": _has_code(folder)}
+    values["variant"] = _variant_argument(folder)
     if values["image_encoder"] and "image_encoder" in components:
         values["components"]["image_encoder"] += f": {values['image_encoder']}"
     values["title"] = values["title"] or (repo_id or folder.name).rpartition("/")[2]
@@ -248,12 +251,12 @@ def readdress_card(
     path = Path(folder) / "README.md"
     card = path.read_text(encoding="utf-8")
     for name in names:
-        card = card.replace(f'{loader}("{name}")', f'{loader}("{repo_id}")')
+        card = card.replace(f'{loader}("{name}"', f'{loader}("{repo_id}"')
         card = card.replace(f"prepare latents --vae {name}`", f"prepare latents --vae {repo_id}`")
     for own, general in _LOADERS.items() if has_code else ():
-        loading = f'{own}.from_pretrained("{repo_id}")'
+        loading = f'{own}.from_pretrained("{repo_id}"'
         if loading in card:
-            card = card.replace(loading, f'{general}.from_pretrained("{repo_id}", trust_remote_code=True)')
+            card = card.replace(loading, f'{general}.from_pretrained("{repo_id}", trust_remote_code=True')
             card = card.replace(f"from diffusers_vilearn import {own}\n", f"from diffusers import {general}\n")
             card = card.replace(
                 f"from diffusers_vilearn import {own}, ",
@@ -335,6 +338,16 @@ def _count_parameters(folder: Path) -> int:
     return max(totals.values(), default=0)
 
 
+def _variant_argument(folder: Path) -> str:
+    """What loading takes where weights are a variant's alone, such as `, variant="fp16"`; nothing otherwise."""
+    for place in (folder, *sorted(folder.iterdir())):
+        found = (_WEIGHTS.fullmatch(path.name) for path in place.glob("*.safetensors"))
+        variants = {match.group(1) for match in found if match}
+        if variants and None not in variants:
+            return f', variant="{min(variants)}"'
+    return ""
+
+
 def _template_of(components: dict[str, tuple[str, dict, int]], template: str | None = None) -> str:
     """The template that is asked for, if it fits the components, or else theirs."""
     from .models.transformer_vilearn import VILEARN_LARGE, VILEARN_SMALL
@@ -368,6 +381,7 @@ def _facts_of(components: dict[str, tuple[str, dict, int]]) -> dict:
         "frame": (transformer or vae).get("frame", "canonical"),
         "visible_fraction": transformer.get("visible_fraction"),
         "point_channels": vae.get("point_channels", 6),
+        "image_channels": transformer.get("joint_attention_dim"),
         "needs_sharp_points": vae.get("dual_cross_attention", False),
     }
 

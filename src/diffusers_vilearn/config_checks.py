@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from numbers import Real
 from pathlib import Path
 
+import torch
+from diffusers.models.model_loading_utils import load_state_dict
 from safetensors import safe_open
 
 Limits = dict[str, tuple[float, float]]
@@ -115,12 +117,20 @@ def check_shard_indices(folder: str | Path) -> None:
 
 
 def check_weights(paths: Iterable[str | Path]) -> None:
-    """Raise `ValueError` for a safetensors file that holds anything but floating-point numbers."""
+    """Raise `ValueError` for a safetensors or torch file that holds anything but floating-point numbers."""
     for path in map(str, paths):
-        if not path.endswith(".safetensors"):
-            continue
-        with safe_open(path, "pt") as file:
-            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-        for name, kind in kinds.items():
-            if not kind.startswith(("F", "BF")):
+        for name, kind in kinds_of_weights(path).items():
+            if not kind.startswith(("F", "BF", "torch.float", "torch.bfloat")):
                 raise ValueError(f"{name} in {path!r} is of {kind}; weights must be floating-point numbers.")
+
+
+def kinds_of_weights(path: str | Path) -> dict[str, str]:
+    """Weight -> name of its type, without reading it, of a safetensors or torch file; nothing of other files."""
+    path = str(path)
+    if path.endswith(".safetensors"):
+        with safe_open(path, "pt") as file:
+            return {name: file.get_slice(name).get_dtype() for name in file.keys()}
+    if path.endswith(".bin"):
+        weights = load_state_dict(path, map_location="meta")
+        return {name: str(weight.dtype) for name, weight in weights.items() if isinstance(weight, torch.Tensor)}
+    return {}

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from diffusers.utils import PushToHubMixin
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, try_to_load_from_cache
 
 from .cards import (
     checked_facts,
@@ -52,15 +52,25 @@ class ModelCardMixin(PushToHubMixin):
         )
 
 
+def folder_of_model(name_or_path: str | Path, subfolder="", cache_dir=None, revision=None, **kwargs) -> Path | None:
+    """Where a model's files are: in the folder given, or in the cache of what has been downloaded from the Hub."""
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path, subfolder or "")
+    config = try_to_load_from_cache(
+        str(name_or_path), Path(subfolder or "", "config.json").as_posix(), cache_dir=cache_dir, revision=revision
+    )
+    return Path(config).parent if isinstance(config, str) else None
+
+
 def write_card_and_example(folder: str | Path, facts: dict | None = None, **options) -> None:
-    """`README.md` of a saved checkpoint; for a pipeline whose `facts` name no example, also `example.png`
-    where there is none: one that is drawn.
+    """`README.md` of a saved checkpoint; for a pipeline that takes images and whose `facts` name no example, also
+    `example.png` where there is none: one that is drawn.
 
     Args:
         folder, facts, options: as for `write_checkpoint_card`.
     """
     facts, folder = checked_facts(facts), Path(folder)
-    if "example" not in facts and (folder / PIPELINE_INDEX).is_file():
+    if "example" not in facts and (folder / PIPELINE_INDEX).is_file() and (folder / "image_encoder").is_dir():
         from .pipelines.preview import example_picture
 
         if not (folder / "example.png").exists():

@@ -18,6 +18,7 @@ from diffusers.guiders import (
 )
 from diffusers.hooks import LayerSkipConfig
 from diffusers.modular_pipelines import InputParam, ModularPipelineBlocks, OutputParam
+from safetensors.torch import load_file, save_file
 
 from diffusers_vilearn import ViLearnImageTo3DBlocks, ViLearnModularPipeline
 from diffusers_vilearn.modular_pipelines.decoders import ViLearnDecodeStep, ViLearnMeshStep
@@ -181,6 +182,29 @@ class TestBlocks:
         pipe.update_components(guider=guider)
         assert not torch.allclose(pipe(**settings, generator=seeded()), plain, atol=1e-3)
 
+    def test_an_interrupted_step_leaves_no_layer_skipped(self, components, image, seen):
+        pipe, settings = modular(components), {"image": image, "num_inference_steps": 2, "output_type": "pt"}
+        settings |= {"resolution": 8, "output": "latents"}
+        plain, guider = pipe(**settings, generator=seeded()), pipe.guider
+        always = {"skip_layer_guidance_start": 0.0, "skip_layer_guidance_stop": 1.0}
+        layers = LayerSkipConfig(indices=[0], fqn="transformer_blocks")
+        pipe.update_components(guider=SkipLayerGuidance(skip_layer_config=layers, **always))
+        whole = pipe(**settings, generator=seeded())
+        seen.clear()
+
+        def interrupt(*_):
+            # two branches in the first step, and of three in the second the last one skips
+            if len(seen) == 5:
+                raise KeyboardInterrupt
+
+        hook = components["transformer"].proj_out.register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pipe(**settings, generator=seeded())
+        hook.remove()
+        assert torch.equal(pipe(**settings, generator=seeded()), whole)
+        pipe.update_components(guider=guider)
+        assert torch.equal(pipe(**settings, generator=seeded()), plain)
+
     def test_what_a_shape_leaves_in_the_cache_does_not_reach_the_next(self, components, image, seen):
         pipe, settings = modular(components), {"image": image, "num_inference_steps": 6, "output_type": "pt"}
         components["transformer"].enable_cache(FirstBlockCacheConfig(threshold=1.0))
@@ -281,6 +305,17 @@ class TestCitizenship:
         expected = modular(components)(image=image, output="meshes", **settings)
         for field in torch.load(tmp_path / "fields.pt"):
             torch.testing.assert_close(field, expected, atol=1e-5, rtol=1e-5)
+
+    def test_an_image_encoder_that_is_not_whole_is_refused(self, pipe, tmp_path):
+        pipe.save_pretrained(tmp_path)
+        weights = tmp_path / "image_encoder" / "model.safetensors"
+        state = load_file(weights)
+        state.pop(next(name for name in state if "layer.1" in name))
+        save_file(state, weights, {"format": "pt"})
+        blocks = ViLearnModularPipeline(pretrained_model_name_or_path=str(tmp_path))
+        with pytest.raises(ValueError, match="image_encoder lacks 1 of its"):
+            blocks.load_components()
+        assert blocks.image_encoder is None and blocks.vae is not None
 
     def test_every_input_and_output_is_described(self):
         blocks = ViLearnImageTo3DBlocks()

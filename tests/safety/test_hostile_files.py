@@ -117,6 +117,17 @@ def integers(state):
     return {name: (100 * value).to(torch.int32) for name, value in state.items()}
 
 
+def in_torch_file(load, weights: str, save_as: str):
+    """The weights as a torch file."""
+
+    def change(folder: Path):
+        state = load(load_file(folder / weights))
+        (folder / weights).unlink()
+        torch.save(state, (folder / weights).with_name(save_as))
+
+    return change
+
+
 def pickled(folder: Path):
     (folder / "vae" / WEIGHTS).unlink()
     torch.save({"post_quant.weight": Payload()}, folder / "vae" / "diffusion_pytorch_model.bin")
@@ -219,9 +230,19 @@ OTHERS = {
     "renamed": (header(rename), vae, r"lack post_quant\.weight of VecSetVAE"),
     "encoder without weights": (encoder(without_attention), pipeline, "image_encoder lacks 4 of its [0-9]+ weights"),
     "encoder of integers": (encoder(integers), pipeline, "is of I32; weights must be floating-point"),
+    "integers in a torch file": (
+        in_torch_file(integers, f"vae/{WEIGHTS}", "diffusion_pytorch_model.bin"),
+        vae,
+        r"is of torch\.int32; weights must be floating-point",
+    ),
+    "encoder without weights in a torch file": (
+        in_torch_file(without_attention, ENCODER_WEIGHTS, "pytorch_model.bin"),
+        pipeline,
+        "image_encoder lacks 4 of its [0-9]+ weights",
+    ),
     "pickle": (pickled, vae, "Unable to load"),
     "pickle in a pipeline": (pickled, any_pipeline, "Unable to load"),
-    "pickle of the encoder": (pickled_encoder, pipeline, "Weights only load failed"),
+    "pickle of the encoder": (pickled_encoder, pipeline, "Unable to load"),
 }
 CASES = SIZES | OTHERS
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import safe_open
 from transformers import AutoConfig, Dinov2Model, Dinov2WithRegistersModel
 
-from ..config_checks import check_weights
+from ..config_checks import check_weights, kinds_of_weights
 from ..errors import named_if_absent
 
 IMAGE_ENCODERS = {"dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel}
@@ -41,20 +40,17 @@ def load_image_encoder(name: str, *, variant: str | None = None, **options) -> D
 
 def check_image_encoder_weights(folder: Path) -> None:
     """Refuse an image encoder of a pipeline that transformers would load with weights drawn at random, or made of
-    integers. Passes over a folder without safetensors files, other kinds of models and quantised ones.
+    integers. Passes over a folder without weights, other kinds of models and quantised ones.
 
     Raises:
         ValueError: the files hold integers, or fewer weights than the model has.
     """
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     config = AutoConfig.from_pretrained(folder) if files and (folder / "config.json").is_file() else None
     if getattr(config, "model_type", None) not in IMAGE_ENCODERS or hasattr(config, "quantization_config"):
         return
     check_weights(files)
-    names = set()
-    for path in files:
-        with safe_open(path, "pt") as file:
-            names.update(file.keys())
+    names = {name for path in files for name in kinds_of_weights(path)}
     with init_empty_weights():
         needed = len(IMAGE_ENCODERS[config.model_type](config).state_dict())
     # By number: transformers renames some as it loads them.

@@ -3,23 +3,11 @@
 """What both networks have beyond diffusers' `ModelMixin`: loading that checks, publishing with a card."""
 
 from json import JSONDecodeError
-from pathlib import Path
 
 from diffusers.models.modeling_utils import ModelMixin
-from huggingface_hub import try_to_load_from_cache
 
 from ..config_checks import Limits, check_limits, check_shard_indices, check_weights, load_json_object
-from ..hub import ModelCardMixin
-
-
-def _folder_of(name_or_path: str | Path, subfolder="", cache_dir=None, revision=None, **kwargs) -> Path:
-    """Where a model's files are: the folder given, or that in the cache of what has been downloaded from the Hub."""
-    if Path(name_or_path).is_dir():
-        return Path(name_or_path, subfolder or "")
-    config = try_to_load_from_cache(
-        str(name_or_path), Path(subfolder or "", "config.json").as_posix(), cache_dir=cache_dir, revision=revision
-    )
-    return Path(config).parent
+from ..hub import ModelCardMixin, folder_of_model
 
 
 class ViLearnModelMixin(ModelMixin, ModelCardMixin):
@@ -47,7 +35,8 @@ class ViLearnModelMixin(ModelMixin, ModelCardMixin):
             model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
         except (AttributeError, JSONDecodeError, KeyError, RecursionError, TypeError):
             # diffusers takes an index of shards as it comes: if that was the reason, say so
-            check_shard_indices(_folder_of(pretrained_model_name_or_path, **kwargs))
+            if folder := folder_of_model(pretrained_model_name_or_path, **kwargs):
+                check_shard_indices(folder)
             raise
         # empty for files of flashpack, which hold all weights in one piece
         missing = sorted(info.get("missing_keys", ()))

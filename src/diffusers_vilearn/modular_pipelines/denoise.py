@@ -82,17 +82,20 @@ class ViLearnLoopDenoiser(ModularPipelineBlocks):
             {"image_embeds": (block_state.image_embeds, block_state.negative_image_embeds)}
         )
         for condition in conditions:
-            guider.prepare_models(transformer)
-            condition.noise_pred = stages.predict_velocity(
-                transformer,
-                block_state.latents,
-                condition.image_embeds,
-                t,
-                block_state.visible_mask.to(block_state.latents.device),
-                block_state.attention_kwargs,
-                context=getattr(condition, guider._identifier_key),
-            )
-            guider.cleanup_models(transformer)
+            try:
+                guider.prepare_models(transformer)
+                condition.noise_pred = stages.predict_velocity(
+                    transformer,
+                    block_state.latents,
+                    condition.image_embeds,
+                    t,
+                    block_state.visible_mask.to(block_state.latents.device),
+                    block_state.attention_kwargs,
+                    context=getattr(condition, guider._identifier_key),
+                )
+            finally:
+                # Blocks that an interrupted call left skipped would be skipped by the next one, too.
+                guider.cleanup_models(transformer)
         block_state.velocity = guider(conditions).pred
         return components, block_state
 
