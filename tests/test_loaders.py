@@ -46,6 +46,24 @@ def test_saved_layers_are_loaded_fused_and_unloaded(adapted):
     torch.testing.assert_close(velocity(pipe), plain, atol=1e-4, rtol=1e-4)
 
 
+def test_fused_projections_take_layers_that_are_fused_too_and_no_others(adapted):
+    pipe, with_lora, folder = adapted
+    pipe.transformer.fuse_qkv_projections()
+    plain = velocity(pipe)
+    pipe.load_lora_weights(folder)
+    with pytest.raises(ValueError, match=r"`to_q` has LoRA layers, which fused projections would leave out"):
+        velocity(pipe)
+    pipe.disable_lora()
+    torch.testing.assert_close(velocity(pipe), plain)
+    pipe.enable_lora()
+    pipe.transformer.unfuse_qkv_projections()
+    pipe.fuse_lora()
+    pipe.transformer.fuse_qkv_projections()
+    torch.testing.assert_close(velocity(pipe), with_lora, atol=1e-4, rtol=1e-4)
+    pipe.unload_lora_weights()
+    torch.testing.assert_close(velocity(pipe), with_lora, atol=1e-4, rtol=1e-4)
+
+
 def test_what_is_no_lora_is_refused(adapted):
     pipe, _, folder = adapted
     with pytest.raises(ValueError, match="lora"):

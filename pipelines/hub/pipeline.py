@@ -112,11 +112,6 @@ class ViLearnImageTo3DPipeline(ViLearnDiffusionPipeline, ViLearnLoraLoaderMixin)
         """Raises `ValueError` for arguments of `__call__` that cannot be used, before anything is computed."""
         if (image is None) == (image_embeds is None):
             raise ValueError("Exactly one of `image` and `image_embeds` must be given.")
-        if image is not None and (self.image_encoder is None or self.feature_extractor is None):
-            raise ValueError(
-                "`image` needs the components `image_encoder` and `feature_extractor`, which this pipeline was loaded"
-                " without; pass `image_embeds` instead."
-            )
         if image_embeds is not None:
             check_image_embeds(image_embeds, self.transformer.config.joint_attention_dim)
         check_noise(generator, latents)

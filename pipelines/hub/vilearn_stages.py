@@ -154,6 +154,11 @@ def encode_images(
     device: torch.device,
 ) -> torch.Tensor:
     """DINOv2 patch tokens `(images, image tokens, channels)` of the condition images; no class token, no registers."""
+    if image_encoder is None or feature_extractor is None:
+        raise ValueError(
+            "`image` needs the components `image_encoder` and `feature_extractor`, which this pipeline was loaded"
+            " without; pass `image_embeds` instead."
+        )
     squares = image_processor.preprocess(image, feature_extractor.crop_size["height"])
     return patch_tokens(image_encoder, pixel_values(feature_extractor, squares).to(device))
 
@@ -201,6 +206,11 @@ def set_timesteps(
         scheduler.set_timesteps(sigmas=np.array([float(sigma) for sigma in sigmas]), device=device, **kwargs)
     else:
         scheduler.set_timesteps(num_inference_steps, device=device, **kwargs)
+    if (last := float(scheduler.sigmas[-1])) > 0:
+        raise ValueError(
+            f"`scheduler` must end at noise level 0, but {type(scheduler).__name__} as it is configured ends at"
+            f" {last:.3g}, and would leave that much noise in the shapes."
+        )
     # spares a synchronisation with the device at each step
     scheduler.set_begin_index(0)
     return scheduler.timesteps

@@ -15,6 +15,7 @@ import torch
 import trimesh
 from diffusers import (
     DDIMScheduler,
+    DEISMultistepScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
@@ -271,6 +272,22 @@ class TestTimesteps:
         pipe.scheduler = FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
         with pytest.raises(ValueError, match="must lead from noise to data"):
             run()
+
+    @pytest.mark.parametrize(
+        "scheduler",
+        [
+            DEISMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+            UniPCMultistepScheduler(
+                prediction_type="flow_prediction", use_flow_sigmas=True, final_sigmas_type="sigma_min"
+            ),
+        ],
+        ids=lambda scheduler: type(scheduler).__name__,
+    )
+    def test_schedulers_that_leave_noise_are_refused(self, run, seen, pipe, scheduler):
+        pipe.scheduler = scheduler
+        with pytest.raises(ValueError, match=rf"must end at noise level 0, but {type(scheduler).__name__}"):
+            run()
+        assert not seen
 
     def test_schedulers_made_from_the_configuration_of_another_say_what_they_lack(self, run, pipe):
         config = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).config

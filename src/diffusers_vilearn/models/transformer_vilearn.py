@@ -155,6 +155,7 @@ class ViLearnAttnProcessor:
         additive_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         if attn.fused_projections:
+            attn.check_no_lora()
             query, key, value = attn.to_qkv(hidden_states).chunk(3, dim=-1)
         else:
             query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
@@ -276,6 +277,17 @@ class ViLearnAttention(nn.Module, AttentionModuleMixin):
         **kwargs,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         return self.processor(self, hidden_states, encoder_hidden_states, rotary_emb, additive_emb, **kwargs)
+
+    def check_no_lora(self) -> None:
+        """Raise `ValueError` for LoRA layers on the projections, which fused ones would leave out."""
+        image_side = () if self.context_pre_only else ("add_q_proj", "add_k_proj", "add_v_proj")
+        for name in ("to_q", "to_k", "to_v", *image_side):
+            layer = getattr(self, name, None)
+            if getattr(layer, "lora_A", None) and not layer.merged and not layer.disable_adapters:
+                raise ValueError(
+                    f"`{name}` has LoRA layers, which fused projections would leave out; call `fuse_lora()` and"
+                    " `unload_lora_weights()` before `fuse_qkv_projections()`."
+                )
 
 
 class ViLearnTransformerBlock(nn.Module):
