@@ -104,6 +104,12 @@ def test_tables_say_the_same(tmp_path):
         write_summary(tmp_path, ["nothing"])
 
 
+def test_what_is_no_number_is_no_score(tmp_path):
+    write_scores(tmp_path / "foreign.jsonl", rows(x=0.5, y=float("nan")))
+    with pytest.raises(ValueError, match="foreign scores nan in iou on view 0 of y; a score is a finite number"):
+        write_summary(tmp_path, [])
+
+
 def test_columns_of_different_methods_stand_in_one_table():
     value = {"mean": 0.5, "interval": (0.4, 0.6), "n": 7}
     second = {"is_as": value, "iou": value, "area_behind": value}

@@ -62,6 +62,11 @@ def check_options(args: argparse.Namespace) -> None:
         check_number("f_score_thresholds", threshold, lambda value: 0 < value < math.inf, "positive numbers")
     if (needy := metrics_of_true_meshes(args)) and not (args.objects and args.root):
         raise ValueError(f"{', '.join(needy)} needs the true meshes: `--objects` and `--root`.")
+    if "normal_fd" in args.metrics and args.num_feature_views > args.num_metric_views:
+        raise ValueError(
+            f"`--num_feature_views` is {args.num_feature_views}, but there are only {args.num_metric_views} of"
+            " `--num_metric_views` to take them from."
+        )
     if "hi3deval" in args.metrics and not args.hi3deval:
         raise ValueError("hi3deval needs `--hi3deval`, your git checkout of 3DTopia/Hi3DEval.")
     columns = [column for metric in dict.fromkeys(("geometry", *args.metrics)) for column in METRICS[metric]]

@@ -179,13 +179,15 @@ def write_summary(folder: Path, references: Sequence[str]) -> str:
         `str`: what `summary.md` holds.
 
     Raises:
-        ValueError: there are no scores, or none of a reference, or some that do not compare.
+        ValueError: there are no scores, or none of a reference, or some that do not compare or are no finite number.
     """
     scores = {method: ScoreFile(folder, method).read() for method in methods_of(folder)}
     lacking = [reference for reference in references if reference not in scores]
     if not scores or lacking:
         raise ValueError(f"{folder} has scores of {sorted(scores)}, not of {lacking or 'anything'}.")
     check_comparable(folder)
+    for method, rows in scores.items():
+        _check_finite(method, rows)
     summary = {
         "scores": {method: summarise(rows) | _read_set(folder, method) for method, rows in scores.items()},
         "differences": {
@@ -206,6 +208,15 @@ def write_summary(folder: Path, references: Sequence[str]) -> str:
     write_atomically(folder / "summary.csv", csv_table(summary["scores"]).encode())
     write_atomically(folder / "summary.md", text.encode())
     return text
+
+
+def _check_finite(method: str, scores: Scores) -> None:
+    for (uid, view), row in scores.items():
+        if wrong := [name for name, value in row.items() if not math.isfinite(value)]:
+            raise ValueError(
+                f"{method} scores {row[wrong[0]]} in {wrong[0]} on view {view} of {uid}; a score is a finite number,"
+                " and is left out where there is none."
+            )
 
 
 def _read_set(folder: Path, method: str) -> dict[str, dict]:
