@@ -131,6 +131,12 @@ class Settings:
         for name, found in {"arms": [*values["arms"], *values.get("ablations", [])], "seeds": values["seeds"]}.items():
             if len(set(found)) < len(found):
                 raise ValueError(f"{where} has {name} twice: {found}, `ablations` included.")
+        schedule = values["train"].get("lr_scheduler", "constant")
+        if not schedule.startswith("constant"):
+            raise ValueError(
+                f"{where} has `lr_scheduler` {schedule}; it must be constant, so that a curve shows at each step what"
+                " a run of that many steps gives."
+            )
         values = dict(values)
         for name, kind in {"scoring": Scoring, "latents": Latents, "alignment": Alignment}.items():
             if values.get(name) is not None:
@@ -200,6 +206,7 @@ class Run:
         settings, arm = self.settings, ARMS[self.arm]
         return {
             "transformer": settings.transformer,
+            "lr_scheduler": "constant_with_warmup",
             **settings.train,
             **arm.arguments,
             "visibility_encoding": arm.visibility_encoding,
@@ -222,14 +229,24 @@ def read_grid(path: Path) -> dict[str, Settings]:
     """The settings of each regime of a grid file: its top level, with what `regimes` changes, mapping by mapping.
 
     Raises:
-        ValueError: the file has an unknown key, arm or value.
+        ValueError: the file has an unknown key, arm or value, or two tables of latents of one name.
     """
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     regimes = values.pop("regimes", {"base": {}})
-    return {
+    grid = {
         name: Settings.from_dict(_merge(values, changes or {}), f"{path}, regime {name}")
         for name, changes in regimes.items()
     }
+    tables = {}
+    for name, settings in grid.items():
+        table = (settings.dataset_name, settings.latents.table)
+        other, latents = tables.setdefault(table, (name, settings.latents))
+        if latents != settings.latents:
+            raise ValueError(
+                f"{path}: the regimes {other} and {name} want other latents of one name, {table[1]}; give those of"
+                " one of them another `name`."
+            )
+    return grid
 
 
 def check_kept(grid: dict[str, Settings], root: Path) -> dict:
@@ -241,7 +258,7 @@ def check_kept(grid: dict[str, Settings], root: Path) -> dict:
     path = root / SETTINGS_FILE
     kept = json.loads(path.read_text()) if path.exists() else {}
     for name, settings in grid.items():
-        if kept.get(name, settings.shared()) != settings.shared():
+        if kept.get(name, settings.shared()) != settings.shared() and (root / name).exists():
             raise ValueError(
                 f"{root} holds runs of regime {name} with other settings than the grid's; choose another"
                 " `--output_dir`, or another name for the regime. Arms and seeds may be added."

@@ -119,14 +119,22 @@ def check_derived(dataset: Path, table: str, masks: str) -> None:
     Raises:
         ValueError: it was made of another table, or of what this one was before it was made anew.
     """
-    base, derived = dataset / table, dataset / masked_table(table, masks)
+    name = masked_table(table, masks)
+    base, derived = dataset / table, dataset / name
     made_of = {**json.loads((base / LATENTS_FILE).read_text()), "masks": masks}
     path = derived / LATENTS_FILE
     if not path.exists():
         derived.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(made_of, indent=1).encode())
-    elif json.loads(path.read_text()) != made_of:
+    elif json.loads(path.read_text()) != made_of or any(
+        _rows(shard) != _rows(base / shard.name) for shard in derived.glob("train-*.parquet")
+    ):
         raise ValueError(f"{derived} was made of another table than {base} is now; delete it.")
+
+
+def _rows(shard: Path) -> list[dict] | None:
+    """What tells the rows of a shard from others, in order; `None` if there is no such shard."""
+    return read_parquet(shard, ["uid", "view", "mirrored"]).to_pylist() if shard.exists() else None
 
 
 def check_vae(vae: VecSetVAE, metadata: dict, where: str) -> None:

@@ -111,12 +111,11 @@ def extra_table(regime: dict, prefix: str) -> dict[str, dict[str, dict[str, floa
     return table
 
 
-def write_report(regimes: dict[str, dict], grid: str, findings: str, docs: Path, name: str) -> None:
+def write_report(regimes: dict[str, dict], findings: str, docs: Path, name: str) -> None:
     """`<name>.md`, `<name>.json` and `images/<name>-*.png` in `docs`.
 
     Args:
         regimes (`dict`): by name, of `join`.
-        grid (`str`): name of the grid's file.
         findings (`str`): Markdown, what the numbers mean.
         docs (`Path`), name (`str`): of the page.
     """
@@ -132,7 +131,6 @@ def write_report(regimes: dict[str, dict], grid: str, findings: str, docs: Path,
         findings=findings,
         regimes=regimes,
         name=name,
-        grid=grid,
         arms=ARMS,
         metrics=METRICS,
         labels=LABELS,
@@ -156,4 +154,4 @@ if __name__ == "__main__":
     args = parse_args()
     known = read_numbers(args.docs / f"{args.name}.json")
     regimes = join(known, collect(args.grid, args.output_dir))
-    write_report(regimes, args.grid.name, args.findings.read_text(encoding="utf-8"), args.docs, args.name)
+    write_report(regimes, args.findings.read_text(encoding="utf-8"), args.docs, args.name)

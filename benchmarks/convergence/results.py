@@ -5,7 +5,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from grid import Run, Settings, check_kept, list_runs, read_grid
 from speedup import mean_of_known, mean_with_interval, speed_up_with_interval
 from tasks import alignment_name, is_scored, list_tasks, loss_path, step_name
 
+from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.files import write_atomically
 from diffusers_vilearn.metrics.score_files import Scores, read_scores
 from diffusers_vilearn.metrics.summary import is_lower_better, object_means
@@ -130,8 +131,8 @@ def read_regime(regime: str, settings: Settings, root: Path) -> dict[str, dict[s
 
 
 def summarise_regime(steps: list[int], results: dict[str, dict[str, Measured]]) -> dict[str, dict]:
-    """For each arm its `final` scores; and against the baseline, over the `paired_seeds`, by metric: `speed_ups`,
-    `differences`, and how many seeds of the arm end as well as the baseline's (`reached`)."""
+    """For each arm its `final` scores; and against the baseline, over the `paired_seeds`, by metric: `speed_ups`
+    and `differences`."""
     summary = {}
     for arm, by_seed in results.items():
         runs = list(by_seed.values())
@@ -148,12 +149,10 @@ def summarise_regime(steps: list[int], results: dict[str, dict[str, Measured]]) 
 
 
 def _against_baseline(steps: list[int], pairs: list[tuple[Measured, Measured]]) -> dict[str, dict]:
-    found = {"speed_ups": {}, "reached": {}, "differences": {}}
+    found = {"speed_ups": {}, "differences": {}}
     for name in measured_in_all([run for pair in pairs for run in pair]):
         baselines, arms = (np.stack([run.curve[name] for run in runs]) for runs in zip(*pairs))
         found["speed_ups"][name] = speed_up_with_interval(steps, baselines, arms, not is_lower_better(name))
-        gains = mean_of_known((arms - baselines)[:, -1], axis=1) * (-1 if is_lower_better(name) else 1)
-        found["reached"][name] = int((gains >= 0).sum())
     for name in pairs[0][0].final:
         found["differences"][name] = _interval_of_mean([arm.final[name] - base.final[name] for base, arm in pairs])
     return found
@@ -174,7 +173,8 @@ def _interval_of_mean(by_seed: list[np.ndarray]) -> dict[str, float | None] | No
 
 
 def collect(grid: Path, root: Path) -> dict[str, dict]:
-    """For each regime with whole runs: `settings`; `data`, what tells other latents or views from these; and `runs`.
+    """For each regime with whole runs: `grid`, the name of its file; `settings`; `data`, what tells other latents or
+    views from these; and `runs`.
 
     Raises:
         ValueError: no run is whole, or the runs were started with other settings than the grid's.
@@ -183,18 +183,25 @@ def collect(grid: Path, root: Path) -> dict[str, dict]:
     check_kept(settings_of, root)
     for name, settings in settings_of.items():
         if runs := read_regime(name, settings, root):
-            regimes[name] = {"settings": settings.published(), "data": _data(name, settings, root), "runs": runs}
+            found = {"settings": settings.published(), "data": _data(name, settings, root), "runs": runs}
+            regimes[name] = {"grid": grid.name, **found}
     if not regimes:
         raise ValueError(f"{root} holds no run of {grid} that is trained and scored.")
     return regimes
 
 
 def _data(regime: str, settings: Settings, root: Path) -> dict:
-    """What the latents were made with, and a digest of the views that are scored at the last step."""
+    """What the latents were made with, and digests of the views that are trained on, and scored at the last step."""
     run = next(run for run in list_runs({regime: settings}, root) if run.is_trained and is_scored(run))
-    views = sorted(read_scores(list_tasks(run)[len(settings.scoring.steps) - 1].path(run)))
-    digest = hashlib.sha256(json.dumps(views).encode()).hexdigest()
-    return read_metadata(settings.dataset_name, settings.latents.table) | {"views": digest}
+    views = read_scores(list_tasks(run)[len(settings.scoring.steps) - 1].path(run))
+    table = settings.latents.table
+    rows = load_table(settings.dataset_name, table, "train")
+    trained_on = zip(rows["uid"], rows["view"], rows["mirrored"])
+    return read_metadata(settings.dataset_name, table) | {"views": _digest(views), "trained_on": _digest(trained_on)}
+
+
+def _digest(names: Iterable[tuple]) -> str:
+    return hashlib.sha256(json.dumps(sorted(names)).encode()).hexdigest()
 
 
 def join(known: dict[str, dict], measured: dict[str, dict]) -> dict[str, dict]:

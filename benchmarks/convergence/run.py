@@ -31,6 +31,7 @@ from samples import Truths
 from tasks import is_scored, list_tasks
 
 from diffusers_vilearn import VecSetVAE
+from diffusers_vilearn.data.true_meshes import TrueMeshes
 from diffusers_vilearn.files import LATENTS_FILE, write_atomically
 from diffusers_vilearn.training.checkpoints import delete_checkpoint, list_checkpoints, step_of
 
@@ -52,6 +53,7 @@ class TableJob:
         self.settings, self.masks, self.device = settings, masks, device
         self.folder = Path(settings.dataset_name)
         self.table = masked_table(settings.latents.table, masks)
+        self.splits = {"train", settings.scoring.split}
         self.name = f"{self.folder.name}-{self.table}"
         self.log = root / f"{self.name}.log"
 
@@ -61,7 +63,7 @@ class TableJob:
 
     def _encode(self) -> list | None:
         settings, latents = self.settings, self.settings.latents
-        splits = sorted({"train", settings.scoring.split})
+        splits = sorted(self.splits)
         wanted = set.union(*(self._shards("shapes", split) for split in splits))
         if wanted and wanted <= set.union(*(self._shards(self.table, split) for split in splits)):
             self._check_metadata(self.folder / self.table)
@@ -224,13 +226,16 @@ def keep_grid(grid: dict[str, Settings], root: Path) -> None:
 
 
 def check_views(runs: list[Run]) -> None:
-    """Open all views that the runs are scored on, so that none trains in vain.
+    """Open all views that the runs are scored on, and the list of their meshes, so that none trains in vain.
 
     Raises:
-        ValueError: a grid asks for more than its dataset has.
+        ValueError: a grid asks for more than its dataset has, or there are no such meshes.
     """
     opened = set()
     for run in runs:
+        if (alignment := run.settings.alignment) and run.regime not in opened:
+            TrueMeshes(Path(alignment.objects), Path(alignment.root), run.settings.scoring.split)
+            opened.add(run.regime)
         for task in list_tasks(run):
             key = (run.regime, *sorted(task.views.items()))
             if key not in opened:
@@ -238,10 +243,14 @@ def check_views(runs: list[Run]) -> None:
                 opened.add(key)
 
 
-def tables_of(run: Run, device: str) -> list[TableJob]:
-    """The tables that a run needs, the ones that others are derived from first."""
-    kinds = dict.fromkeys(("grouped", ARMS[run.arm].masks))
-    return [TableJob(run.settings, masks, run.root, device) for masks in kinds]
+def tables_of(runs: list[Run], device: str) -> list[TableJob]:
+    """The tables that runs need, each once, the ones that others are derived from first."""
+    jobs = {}
+    for run in runs:
+        for masks in dict.fromkeys(("grouped", ARMS[run.arm].masks)):
+            job = TableJob(run.settings, masks, run.root, device)
+            jobs.setdefault((job.folder, job.table), job).splits |= job.splits
+    return list(jobs.values())
 
 
 def process_environment(device: str, threads: int | None) -> dict[str, str]:
@@ -275,10 +284,8 @@ def main(args) -> int:
     # The ablations' tables can wait until their turn.
     for ablations in (False, True):
         wanted = [run for run in runs if (run.arm in run.settings.ablations) == ablations]
-        # Each table once.
-        jobs = {(job.folder, job.table): job for run in wanted for job in tables_of(run, args.device)}
-        without = part.work(list(jobs.values()), 1)
-        ready = [run for run in wanted if not {job.name for job in tables_of(run, args.device)} & set(without)]
+        without = part.work(tables_of(wanted, args.device), 1)
+        ready = [run for run in wanted if not {job.name for job in tables_of([run], args.device)} & set(without)]
         if not part.is_over:
             check_views(ready)
         failed += without + part.work([RunJob(run, args.grid, args.device) for run in ready], args.jobs)

@@ -81,10 +81,10 @@ def mean_with_interval(values, of_objects: float = 0.0, level: float = 0.95) -> 
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
-def speed_up_with_interval(
-    steps, baselines: np.ndarray, arms: np.ndarray, higher_is_better: bool, draws: int = 200
-) -> dict[str, float | None] | None:
-    """Geometric mean over seeds of the speed-ups, with the interval of the mean logarithm.
+def paired_curves(
+    steps, baselines: np.ndarray, arms: np.ndarray, higher_is_better: bool
+) -> list[tuple[Curve, Curve]] | None:
+    """For each seed the curves of the baseline and of the arm.
 
     Args:
         steps (`Sequence[int]`): (n,) rising.
@@ -92,30 +92,47 @@ def speed_up_with_interval(
             that has none at some step of either run says nothing in this pair, or an arm would seem the better for
             failing where it is hard.
         higher_is_better (`bool`): of the scores.
+
+    Returns:
+        `None` if some step of some seed has no score.
+    """
+    unknown = np.isnan(baselines).any(axis=1, keepdims=True) | np.isnan(arms).any(axis=1, keepdims=True)
+    means = [mean_of_known(np.where(unknown, np.nan, runs), axis=2) for runs in (baselines, arms)]
+    if np.isnan(means).any():
+        return None
+    return [tuple(Curve.fit(steps, run, higher_is_better) for run in pair) for pair in zip(*means, strict=True)]
+
+
+def speed_up_with_interval(
+    steps, baselines: np.ndarray, arms: np.ndarray, higher_is_better: bool, draws: int = 200
+) -> dict[str, float | None] | None:
+    """Geometric mean over seeds of the speed-ups, with the interval of the mean logarithm.
+
+    Args:
+        steps, baselines, arms, higher_is_better: as for `paired_curves`.
         draws (`int`): of the objects, the same for all runs and steps, that tell how much the objects matter; those
             without a speed-up are left out.
 
     Returns:
-        `dict`: `mean`, `low`, `high`; `None` if some seed has no speed-up, or some step of it no score.
+        `dict`: `mean`, `low`, `high`, and `reached`, how many seeds of the arm end as well as the baseline's; `None`
+        if some seed has no speed-up, or some step of it no score.
     """
 
-    unknown = np.isnan(baselines).any(axis=1, keepdims=True) | np.isnan(arms).any(axis=1, keepdims=True)
-    baselines, arms = (np.where(unknown, np.nan, runs) for runs in (baselines, arms))
-
-    def logarithms(objects) -> np.ndarray | None:
-        means = [mean_of_known(runs[:, :, objects], axis=2) for runs in (baselines, arms)]
-        if np.isnan(means).any():
-            return None
-        pairs = ([Curve.fit(steps, run, higher_is_better) for run in pair] for pair in zip(*means, strict=True))
-        ratios = [speed_up(*pair) for pair in pairs]
+    def logarithms(pairs: list[tuple[Curve, Curve]] | None) -> np.ndarray | None:
+        ratios = [None] if pairs is None else [speed_up(*pair) for pair in pairs]
         return None if None in ratios else np.log(ratios)
 
+    def of_objects(rows) -> list[tuple[Curve, Curve]] | None:
+        return paired_curves(steps, baselines[:, :, rows], arms[:, :, rows], higher_is_better)
+
     count = baselines.shape[2]
-    measured = logarithms(np.arange(count))
+    pairs = of_objects(np.arange(count))
+    measured = logarithms(pairs)
     if measured is None:
         return None
     rng = np.random.default_rng(0)
-    drawn = [logarithms(rng.integers(count, size=count)) for _ in range(draws)]
-    of_objects = np.std([np.mean(values) for values in drawn if values is not None])
-    found = mean_with_interval(measured, of_objects)
-    return {name: None if value is None else float(np.exp(value)) for name, value in found.items()}
+    drawn = [logarithms(of_objects(rng.integers(count, size=count))) for _ in range(draws)]
+    found = mean_with_interval(measured, np.std([np.mean(values) for values in drawn if values is not None]))
+    speed_ups = {name: None if value is None else float(np.exp(value)) for name, value in found.items()}
+    reached = sum(bool(arm.quality[-1] >= baseline.quality[-1]) for baseline, arm in pairs)
+    return speed_ups | {"reached": reached}
