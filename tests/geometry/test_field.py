@@ -46,6 +46,20 @@ def test_a_solid_that_crosses_itself_keeps_its_outside_only():
     assert (winding_number(solid, points[~wrong]) > 0.5).mean() > 0.1
 
 
+def test_a_solid_of_which_a_part_is_inside_out_is_closed_anew():
+    large, small = (trimesh.creation.box((side,) * 3) for side in (1.0, 0.6))
+    small.apply_translation([0.8] * 3)
+    small.invert()
+    # They share a corner, and so are one component.
+    both = trimesh.util.concatenate([large, small]).apply_translation([-0.3] * 3).apply_scale(1.1)
+    both.merge_vertices()
+    assert both.is_volume and not np.allclose(both.volume, 1.1**3 * 1.216)
+    points = np.random.default_rng(0).uniform(-1, 1, (5000, 3))
+    inside = [(np.abs(points / 1.1 + 0.3 - middle) < side / 2).all(axis=1) for middle, side in ((0, 1.0), (0.8, 0.6))]
+    wrong = (signed_distance(solid_surface(both), points) > 0) != np.any(inside, axis=0)
+    assert wrong.mean() < 0.05, "the shell is 1/64 thick"
+
+
 def test_solids_beside_each_other_are_kept_whatever_their_first_face_is():
     box = trimesh.creation.box((0.4, 0.4, 0.4))
     # The first edge is cut in the middle on one of its sides, which a face without an area closes.

@@ -185,7 +185,78 @@ def test_what_cannot_be_read_is_refused_by_name():
     with pytest.raises(MeshError, match="cannot be read without KHR_texture_basisu, FOO_unknown"):
         load(make({"POSITION": TRIANGLE}, required=("KHR_texture_basisu", "KHR_materials_sheen", "FOO_unknown")))
     content = make({"POSITION": np.rint(TRIANGLE * 127).astype(np.int8)}, stride=4)
-    with pytest.raises(MeshError, match="where they are sparse or compressed"):
-        load(content.replace(b'"componentType": 5120', b'"sparse":1, "foo": 5120'))
     with pytest.raises(MeshError, match="cannot be read as GLB"):
         load(content.replace(b'"count": 3', b'"count": 9'))
+
+
+# A pyramid of height 1 over a square, and its corners, which a file may give in many ways.
+PYRAMID = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0.5, 0.5, 1]], np.float32)
+SIDES = np.array([0, 1, 4, 1, 2, 4, 2, 3, 4, 3, 0, 4], np.uint16)
+
+
+def in_pieces(*primitives: dict, accessors: list[tuple[np.ndarray, dict]]) -> bytes:
+    """A GLTF file of accessors (values, further keys); those of `sparse` are arrays `(indices, values)`."""
+    data, views, entries = b"", [], []
+
+    def view(values: np.ndarray) -> dict:
+        nonlocal data
+        views.append({"buffer": 0, "byteOffset": len(data), "byteLength": values.nbytes})
+        data += values.tobytes() + b"\0" * (-values.nbytes % 4)
+        return {"bufferView": len(views) - 1, "componentType": CODES[str(values.dtype)]}
+
+    for values, further in accessors:
+        kind = f"VEC{values.shape[1]}" if values.ndim == 2 else "SCALAR"
+        entry = {**view(values), "count": len(values), "type": kind, **further}
+        if "sparse" in further:
+            indices, others = map(view, further["sparse"])
+            del others["componentType"]
+            entry["sparse"] = {"count": len(further["sparse"][0]), "indices": indices, "values": others}
+        entries.append(entry)
+    header = {
+        "asset": {"version": "2.0"},
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "buffers": [{"byteLength": len(data)}],
+        "bufferViews": views,
+        "accessors": entries,
+        "meshes": [{"primitives": list(primitives)}],
+    }
+    header["buffers"][0]["uri"] = "data:application/octet-stream;base64," + base64.b64encode(data).decode()
+    return json.dumps(header).encode()
+
+
+def corners_of(content: bytes) -> np.ndarray:
+    """Corners of all triangles, sorted: (triangles, 9)."""
+    triangles = np.concatenate([part.triangles for part, _ in load(content, "gltf")])
+    # The first corner of a triangle is whichever.
+    first = [min(range(3), key=lambda start: tuple(triangle[start])) for triangle in triangles]
+    turned = [np.roll(triangle, -start, axis=0).ravel() for triangle, start in zip(triangles, first)]
+    return np.array(sorted(map(tuple, turned)))
+
+
+EXPECTED = corners_of(in_pieces({"attributes": {"POSITION": 0}, "indices": 1}, accessors=[(PYRAMID, {}), (SIDES, {})]))
+
+
+def test_what_is_sparse_is_read_as_it_stands():
+    few = np.array([4], np.uint8)
+    flat = PYRAMID * np.array([1, 1, 0], np.float32)
+    everything = (np.arange(5, dtype=np.uint16), PYRAMID)
+    for positions in ((flat, {"sparse": (few, PYRAMID[4:])}), (PYRAMID + 7, {"sparse": everything})):
+        content = in_pieces({"attributes": {"POSITION": 0}, "indices": 1}, accessors=[positions, (SIDES, {})])
+        np.testing.assert_array_equal(corners_of(content), EXPECTED)
+    indices = SIDES.copy()
+    indices[[2, 5]] = 0
+    places = np.array([2, 5], np.uint8)
+    content = in_pieces(
+        {"attributes": {"POSITION": 0}, "indices": 1},
+        accessors=[(PYRAMID, {}), (indices, {"sparse": (places, np.array([4, 4], np.uint16))})],
+    )
+    np.testing.assert_array_equal(corners_of(content), EXPECTED)
+
+
+def test_fans_are_read():
+    fan = np.array([4, 0, 1, 2, 3, 0], np.uint16)
+    indexed = in_pieces({"attributes": {"POSITION": 0}, "indices": 1, "mode": 6}, accessors=[(PYRAMID, {}), (fan, {})])
+    in_order = in_pieces({"attributes": {"POSITION": 0}, "mode": 6}, accessors=[(PYRAMID[fan], {})])
+    for content in (indexed, in_order):
+        np.testing.assert_array_equal(corners_of(content), EXPECTED)

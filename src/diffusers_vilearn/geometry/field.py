@@ -78,17 +78,19 @@ def solid_surface(mesh: trimesh.Trimesh, resolution: int = 128, bounds: float = 
 
 
 def _hidden_share(mesh: trimesh.Trimesh) -> float:
-    """Part of the area of a watertight mesh that lies inside of it, since it crosses itself; told by 20,000 faces."""
+    """Part of the area of a watertight mesh that is hidden or inside out, since it crosses itself; told by 20,000
+    faces."""
     some = slice(None, None, 1 + len(mesh.faces) // 20_000)
     areas = mesh.area_faces[some]
     return areas[_are_hidden(mesh, some)].sum() / areas.sum()
 
 
 def _are_hidden(mesh: trimesh.Trimesh, faces: np.ndarray | slice) -> np.ndarray:
-    """Which of some faces of a watertight mesh lie inside of it: just outside of them one still is, (k,) bool."""
+    """Which of some faces of a watertight mesh lie inside of it, or face the inside of a part that is inside out: just
+    outside of them one still is in, (k,) bool."""
     # 1e-4 of the object frame, whose longest half-side is 0.95
     just_outside = mesh.triangles_center[faces] + 1e-4 * mesh.face_normals[faces]
-    return winding_number(mesh, just_outside) > 0.5
+    return np.abs(winding_number(mesh, just_outside)) > 0.5
 
 
 def drop_hidden_components(mesh: trimesh.Trimesh) -> trimesh.Trimesh:

@@ -3,8 +3,8 @@
 """glTF 2.0 files in the plain form that trimesh reads rightly.
 
 trimesh takes normalised integers for the numbers that they stand for, always the first set of texture coordinates,
-untransformed, and linear vertex colours for sRGB ones; and it reads what it can of a file that says that it cannot be
-read without some extension.
+untransformed, and linear vertex colours for sRGB ones; it passes over triangle fans and what sparse accessors change;
+and it reads what it can of a file that says that it cannot be read without some extension.
 """
 
 import base64
@@ -24,16 +24,18 @@ _KNOWN_EXTENSIONS = {"EXT_texture_webp", "KHR_mesh_quantization", "KHR_texture_t
 _GLOSS = "KHR_materials_"
 _DRACO = "KHR_draco_mesh_compression"
 _TRANSFORM = "KHR_texture_transform"
-# The first mode of primitives that are no points or lines.
-_TRIANGLES = 4
+# The first mode of primitives that are no points or lines, and the last.
+_TRIANGLES, _FAN = 4, 6
 _DTYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
+_TYPES = {width: name for name, width in _WIDTHS.items()}
 
 
 def plain_gltf(content: bytes, file_type: str, resolver) -> bytes:
     """A GLB or GLTF file whose positions, normals and texture coordinates are floats, in one set with its transform
-    applied, and whose vertex colours are sRGB bytes; the same bytes where it is such a file already.
+    applied, whose vertex colours are sRGB bytes, and which has no triangle fans and nothing sparse; the same bytes
+    where it is such a file already.
 
     Vertex colours that are bytes stay: by the standard they are linear, but programs that write bytes write sRGB.
 
@@ -43,8 +45,8 @@ def plain_gltf(content: bytes, file_type: str, resolver) -> bytes:
         resolver: mapping from the names of other files to their bytes, or `None`.
 
     Raises:
-        ValueError: the file needs an extension that is not known, or has sparse or compressed accessors where numbers
-            must change.
+        ValueError: the file needs an extension that is not known, or has compressed accessors where numbers must
+            change.
         Exception: whatever a broken file makes the parsers raise.
     """
     if file_type == "gltf":
@@ -106,14 +108,16 @@ class _PlainAccessors:
         attributes = primitive["attributes"]
         compressed = primitive.get("extensions", {}).get(_DRACO, {}).get("attributes", {})
         for name in ("POSITION", "NORMAL"):
-            if name in attributes and self._accessor(attributes[name]).get("normalized"):
+            if name in attributes and self._is_encoded(attributes[name]):
                 attributes[name] = self._add(attributes[name], name in compressed, "numbers", _numbers)
+        self._convert_indices(primitive)
         colors = attributes.get("COLOR_0")
-        if colors is not None and _DTYPES[self._accessor(colors)["componentType"]] is not np.uint8:
-            if compressed.pop("COLOR_0", None) is not None:
+        if colors is not None:
+            are_bytes = _DTYPES[self._accessor(colors)["componentType"]] is np.uint8
+            if not are_bytes and compressed.pop("COLOR_0", None) is not None:
                 del attributes["COLOR_0"]
-            else:
-                attributes["COLOR_0"] = self._add(colors, False, "colours", _srgb_bytes)
+            elif not are_bytes or "sparse" in self._accessor(colors):
+                attributes["COLOR_0"] = self._add(colors, False, "colours", _as_stored if are_bytes else _srgb_bytes)
 
         texture = _color_texture(material)
         transform = texture.get("extensions", {}).get(_TRANSFORM, {})
@@ -124,22 +128,36 @@ class _PlainAccessors:
             if chosen is not None:
                 names["TEXCOORD_0"] = chosen
         index = attributes.get("TEXCOORD_0")
-        if index is not None and (transform or self._accessor(index).get("normalized")):
+        if index is not None and (transform or self._is_encoded(index)):
             purpose, is_compressed = json.dumps(transform), "TEXCOORD_0" in compressed
             attributes["TEXCOORD_0"] = self._add(
                 index, is_compressed, purpose, lambda *stored: _transformed(_numbers(*stored), transform)
             )
 
+    def _convert_indices(self, primitive: dict) -> None:
+        """Let the corners of triangles be plain, and of a fan a list."""
+        indices = primitive.get("indices")
+        if primitive.get("mode", _TRIANGLES) == _FAN:
+            if indices is None:
+                primitive["indices"] = self._add(primitive["attributes"]["POSITION"], False, "fan", _fanned_in_order)
+            else:
+                primitive["indices"] = self._add(indices, False, "fan", _fanned)
+            primitive["mode"] = _TRIANGLES
+        elif indices is not None and "sparse" in self._accessor(indices):
+            primitive["indices"] = self._add(indices, False, "indices", _as_stored)
+
     def _accessor(self, index: int) -> dict:
         return self.header["accessors"][index]
 
+    def _is_encoded(self, index: int) -> bool:
+        """Whether an accessor stands for other numbers than its own buffer has."""
+        accessor = self._accessor(index)
+        return bool(accessor.get("normalized")) or "sparse" in accessor
+
     def _add(self, index: int, is_compressed: bool, purpose: str, function) -> int:
         """The accessor of `function(values, is_normalised)` of those of another one; the same for the same purpose."""
-        if is_compressed or "sparse" in self._accessor(index):
-            raise ValueError(
-                "normalised, transformed or linear attributes are not read where they are sparse or compressed by"
-                " Draco"
-            )
+        if is_compressed:
+            raise ValueError("normalised, transformed or linear attributes are not read where Draco compressed them")
         if (index, purpose) not in self.known:
             accessor = self._accessor(index)
             values = function(self._stored(accessor), accessor.get("normalized", False))
@@ -152,8 +170,8 @@ class _PlainAccessors:
                     "bufferView": len(views),
                     "componentType": _CODES[values.dtype],
                     "count": len(values),
-                    "type": accessor["type"],
-                    "normalized": values.dtype == np.uint8,
+                    "type": _TYPES[values.shape[1]],
+                    "normalized": purpose == "colours",
                 }
             )
             views.append(place)
@@ -161,16 +179,26 @@ class _PlainAccessors:
 
     def _stored(self, accessor: dict) -> np.ndarray:
         """(count, components) as the file has them; zeros where it has none."""
-        shape, dtype = (accessor["count"], _WIDTHS[accessor["type"]]), np.dtype(_DTYPES[accessor["componentType"]])
-        if "bufferView" not in accessor:
-            return np.zeros(shape, dtype)
-        view = self.header["bufferViews"][accessor["bufferView"]]
+        count, width, kind = accessor["count"], _WIDTHS[accessor["type"]], accessor["componentType"]
+        if "bufferView" in accessor:
+            values = self._read(accessor, count, width, kind)
+        else:
+            values = np.zeros((count, width), _DTYPES[kind])
+        if sparse := accessor.get("sparse"):
+            values = values.copy()
+            places = self._read(sparse["indices"], sparse["count"], 1, sparse["indices"]["componentType"])
+            values[places[:, 0]] = self._read(sparse["values"], sparse["count"], width, kind)
+        return values
+
+    def _read(self, place: dict, count: int, width: int, kind: int) -> np.ndarray:
+        """(count, width) numbers of a component type, from the buffer view that `place` names."""
+        view, dtype = self.header["bufferViews"][place["bufferView"]], np.dtype(_DTYPES[kind])
         return np.ndarray(
-            shape,
+            (count, width),
             dtype,
             self._buffer(view["buffer"]),
-            view.get("byteOffset", 0) + accessor.get("byteOffset", 0),
-            (view.get("byteStride", shape[1] * dtype.itemsize), dtype.itemsize),
+            view.get("byteOffset", 0) + place.get("byteOffset", 0),
+            (view.get("byteStride", width * dtype.itemsize), dtype.itemsize),
         )
 
     def _buffer(self, index: int) -> bytes:
@@ -198,11 +226,26 @@ def _color_texture(material: dict) -> dict:
     return gloss.get("diffuseTexture") or material.get("pbrMetallicRoughness", {}).get("baseColorTexture", {})
 
 
+def _as_stored(values: np.ndarray, _: bool) -> np.ndarray:
+    return values
+
+
 def _numbers(values: np.ndarray, is_normalised: bool) -> np.ndarray:
     """What stored values stand for, float32: normalised integers reach from 0, or from -1, to 1."""
     if not is_normalised:
         return values.astype(np.float32)
     return np.maximum(values.astype(np.float32) / np.iinfo(values.dtype).max, -1)
+
+
+def _fanned(corners: np.ndarray, _: bool) -> np.ndarray:
+    """The corners of a fan (n, 1) as those of its triangles (3 (n - 2), 1), uint32."""
+    first = np.repeat(corners[:1], len(corners) - 2, axis=0)
+    return np.concatenate([corners[1:-1], corners[2:], first], axis=1).astype(np.uint32).reshape(-1, 1)
+
+
+def _fanned_in_order(positions: np.ndarray, _: bool) -> np.ndarray:
+    """As `_fanned`, of a fan without indices."""
+    return _fanned(np.arange(len(positions))[:, None], False)
 
 
 def _srgb_bytes(values: np.ndarray, is_normalised: bool) -> np.ndarray:
