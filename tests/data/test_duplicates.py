@@ -61,7 +61,7 @@ def test_pairs_are_the_same_in_other_processes():
     assert {(0, 1), (3, 4), (6, 8)} <= set(pairs) and not {(0, 6), (3, 7)} & set(pairs)
     assert twin_pairs(descriptors, samples, partial(run_local, limits=WorkerLimits(), num_workers=2)) == pairs
     with pytest.raises(RuntimeError, match="could not be compared: it took more than"):
-        twin_pairs(descriptors, samples, partial(run_local, limits=WorkerLimits(seconds=0), num_workers=1))
+        twin_pairs(descriptors, samples, partial(run_local, limits=WorkerLimits(seconds=1e-9), num_workers=1))
 
 
 def test_groups_are_the_closure_of_pairs_and_count_from_their_first_object():

@@ -63,3 +63,18 @@ def test_a_bug_is_raised_and_tasks_are_drawn_only_when_needed(bug):
     with pytest.raises(type(bug), match="a bug"):
         list(run_local(work, tasks(), limits=LIMITS, num_workers=1))
     assert len(drawn) < 10
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"seconds": 0}, "time limit must be a number of seconds above 0, but is 0"),
+        ({"seconds": float("nan")}, "time limit .* but is nan"),
+        ({"memory_gib": -1.0}, "memory limit must be a number of GiB above 0, but is -1"),
+        ({"memory_gib": 1e12}, "memory limit"),
+        ({"attempts": 0}, "`attempts` must be at least 1"),
+    ],
+)
+def test_limits_under_which_nothing_would_ever_be_done_are_refused(limits, message):
+    with pytest.raises(ValueError, match=message):
+        WorkerLimits(**limits)

@@ -11,6 +11,7 @@ from diffusers_vilearn.data.features import REJECT_FEATURES
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.shards import write_shard
 from diffusers_vilearn.data.streaming import StreamedTable
+from diffusers_vilearn.training.tables import read_metadata
 
 ROWS = [{"uid": "a", "source": "s", "reason": "empty", "message": "no triangles"}]
 
@@ -41,6 +42,11 @@ def test_a_split_without_rows_or_files_is_called_that(dataset, read):
         read(str(dataset), "views", "train")
 
 
+def test_a_folder_may_have_any_name(dataset, read):
+    odd = dataset.rename(dataset.with_name("data[1]*?"))
+    assert read(str(odd), "rejects", "train")[0]["uid"] == "a"
+
+
 def test_an_empty_split_names_the_others(dataset):
     with pytest.raises(ValueError, match=r"\(table rejects\); it has those of train\."):
         load_table(str(dataset), "rejects", "heldout")
@@ -59,6 +65,8 @@ def test_a_table_that_is_not_there_names_those_that_are(dataset, read):
 def test_a_folder_that_is_not_there_is_called_that(name):
     with pytest.raises(ValueError, match=f"^There is no folder {name!r}, and no dataset of that name could be"):
         load_table(name, "views", "train")
+    with pytest.raises(ValueError, match=f"^There is no folder {name!r}, and no dataset of that name could be"):
+        read_metadata(name, "latents")
 
 
 def test_a_hub_that_cannot_be_reached_is_called_that(monkeypatch):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading the tables of a prepared dataset."""
 
+import glob
 from pathlib import Path
 
 import datasets
@@ -28,8 +29,10 @@ def load_table(dataset: str, table: str, split: str, cache_dir: str | None = Non
         with named_if_absent("dataset", dataset):
             return datasets.load_dataset(dataset, table, split=split, cache_dir=cache_dir)
     files = table_files(dataset, table, split)
+    # It takes names for patterns.
+    patterns = [glob.escape(path) for path in files]
     try:
-        return datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=cache_dir)
+        return datasets.load_dataset("parquet", data_files={split: patterns}, split=split, cache_dir=cache_dir)
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
         broken = [path for path in files if not _is_readable(path)]
         if broken:

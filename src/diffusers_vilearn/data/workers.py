@@ -6,6 +6,7 @@ Native code (Embree, libigl, image decoders) may crash, hang or eat all memory o
 it: the task is answered by a `WorkerFailure`, and everything else goes on.
 """
 
+import math
 import multiprocessing
 import os
 import resource
@@ -37,6 +38,15 @@ class WorkerLimits:
     seconds: float = 300.0
     memory_gib: float = 8.0
     attempts: int = 3
+
+    def __post_init__(self):
+        # written so that NaN fails them; the system counts bytes in 63 bits
+        if not 0 < self.seconds < math.inf:
+            raise ValueError(f"The time limit must be a number of seconds above 0, but is {self.seconds}.")
+        if not 0 < self.memory_gib < 2**33:
+            raise ValueError(f"The memory limit must be a number of GiB above 0, but is {self.memory_gib}.")
+        if self.attempts < 1:
+            raise ValueError(f"`attempts` must be at least 1, but is {self.attempts}.")
 
 
 @dataclass(frozen=True)
