@@ -10,6 +10,7 @@ The result is in `vae/` of the output folder. The terms of the loss are those of
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -253,11 +254,11 @@ def train(args, accelerator):
 
     def validate_now(step):
         model = accelerator.unwrap_model(vae).eval()
-        results = {}
+        results, name = {}, partial(loop.unreadable.name, step=step)
         with averaged_weights(ema, vae), accelerator.autocast():
             for count in num_tokens:
                 suffix = f"@{count}" if len(num_tokens) > 1 else ""
-                values = validate(model, validation_samples, args.train_batch_size, count, accelerator)
+                values = validate(model, validation_samples, args.train_batch_size, count, accelerator, name)
                 results |= {name + suffix: value for name, value in values.items()}
         model.train()
         log_validation(accelerator, output_dir, step, results)

@@ -10,6 +10,7 @@ checkpoint and status 0 when asked to by SIGTERM or SIGINT; the same command goe
 """
 
 import argparse
+from functools import partial
 from statistics import fmean
 
 import datasets
@@ -165,13 +166,13 @@ def _check_no_stages(args: argparse.Namespace, *names: str) -> None:
 
 
 @torch.no_grad()
-def validate(model, source, samples, losses_of, stage, args, accelerator) -> float:
+def validate(model, source, samples, losses_of, stage, args, accelerator, name) -> float:
     """Mean flow-matching loss over the validation rows, always at the same noise, shared by all processes. A
     diagnostic, not a quality."""
     share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
     losses = {}
     for batch in whole_batches(
-        samples, stage.batch_size, accelerator.device, num_workers=args.dataloader_num_workers, **share
+        samples, stage.batch_size, accelerator.device, num_workers=args.dataloader_num_workers, name=name, **share
     ):
         with accelerator.autocast():
             values = losses_of(model, source.encode(batch, stage), stage)
@@ -246,7 +247,10 @@ def train(args, accelerator):
         results = {}
         with averaged_weights(ema, transformer):
             if validation_samples is not None:
-                results["loss"] = validate(model, source, validation_samples, losses_of, stage, args, accelerator)
+                name = partial(loop.unreadable.name, step=step)
+                results["loss"] = validate(
+                    model, source, validation_samples, losses_of, stage, args, accelerator, name
+                )
             if samples is not None:
                 results |= samples.make(model, stage, step)
         model.train()

@@ -5,6 +5,7 @@
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -18,9 +19,10 @@ from diffusers_vilearn.data.latents import LatentEncoder
 from diffusers_vilearn.data.loading import load_table
 from diffusers_vilearn.data.streaming import StreamedTable
 from diffusers_vilearn.files import read_json_lines
+from diffusers_vilearn.training.flow_matching import flow_matching_loss
 from diffusers_vilearn.training.online import OnlineEncoder, OnlineSamples, jitter_colours
 from diffusers_vilearn.training.run import TrainingStopped
-from diffusers_vilearn.training.samples import LatentSamples, SampleOptions
+from diffusers_vilearn.training.samples import WEIGHTING_SCHEMES, LatentSamples, SampleOptions
 from diffusers_vilearn.training.stream import UnreadableRow, UnreadableRows, collate, make_loader, whole_batches
 
 PLAIN = SampleOptions(condition_dropout=0.0, visible_fraction=0.25)
@@ -75,6 +77,21 @@ def test_timesteps_follow_the_scheme(latents, scheme, mean):
     samples = LatentSamples(latents, 8, replace(PLAIN, weighting_scheme=scheme, logit_mean=1.2, logit_std=1.0))
     densities = np.array([samples[epoch, index]["density"].item() for epoch in range(20) for index in range(16)])
     assert abs(densities.mean() - mean) < 0.06 and 0 < densities.min() and densities.max() < 1
+
+
+@pytest.mark.parametrize("scheme", WEIGHTING_SCHEMES)
+def test_no_sample_outweighs_all_others(scheme):
+    class Still(torch.nn.Linear):
+        def forward(self, hidden_states, **_):
+            return (torch.zeros_like(hidden_states),)
+
+    class Plain:
+        normalize_latents = staticmethod(lambda latents: latents)
+
+    batch = {name: torch.zeros(2, 3, 4) for name in ("latents", "image_embeds")}
+    batch |= {"noise": torch.ones(2, 3, 4), "density": torch.tensor([0.0, 1.0]), "visible_mask": torch.ones(2, 3)}
+    # diffusers' 1,000 levels end at 1e-3
+    assert flow_matching_loss(Still(1, 1), Plain(), batch, 1.0, scheme).max() <= 1.001e6
 
 
 def test_a_streamed_table_gives_the_same_samples(work, latents):
@@ -203,6 +220,22 @@ class Rows(torch.utils.data.Dataset):
         return str(index)
 
 
+class OnlyBroken(Rows):
+    """The third row of `Rows` alone."""
+
+    def __init__(self):
+        super().__init__(ValueError("broken"))
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, key):
+        return super().__getitem__((key[0], 2))
+
+    def uid_of(self, index: int) -> str:
+        return "2"
+
+
 @pytest.mark.parametrize(
     "error", [HfHubHTTPError("503", response=MagicMock()), ConnectionResetError(), TimeoutError()]
 )
@@ -220,6 +253,16 @@ def test_a_validation_batch_of_nothing_ends_the_run_where_others_would_wait_for_
         TrainingStopped, match="No row of a whole validation batch could be read: 2: ValueError: broken"
     ):
         list(whole_batches(rows, 1, torch.device("cpu"), rank=0, world_size=2))
+
+
+def test_what_cannot_be_read_of_validation_is_named_and_nothing_to_validate_ends_the_run(tmp_path):
+    named = UnreadableRows(tmp_path / "rows.jsonl", 1)
+    rows, device = Rows(ValueError("broken")), torch.device("cpu")
+    for _ in range(2):
+        assert len(list(whole_batches(rows, 1, device, name=partial(named.name, step=4)))) == 7
+    assert read_json_lines(named.path) == [{"uid": "2", "step": 4, "rank": 0, "reason": "ValueError: broken"}]
+    with pytest.raises(TrainingStopped, match="could be read: 2: ValueError: broken"):
+        list(whole_batches(OnlyBroken(), 1, device))
 
 
 def test_readers_outlive_the_signal_that_ends_a_run():

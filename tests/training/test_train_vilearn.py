@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -266,6 +267,20 @@ def test_unreadable_rows_are_named_and_left_out(work, tmp_path):
     )
     assert process.wait() != 0
     assert "4 rows are unreadable" in process.output and "train/ring, view" in process.output
+    # From the beginning, and with the data mended, none counts any more.
+    train(work, tmp_path / "strict", "--validation_fraction", 0, "--max_train_steps", 2, "--max_unreadable_rows", 3)
+    assert not (tmp_path / "strict" / "unreadable_rows.jsonl").read_text()
+
+
+def test_a_validation_view_that_is_broken_is_named_before_the_first_step(work, tmp_path):
+    shutil.copytree(work / "data", tmp_path / "data")
+    (path,) = (tmp_path / "data" / "views").glob("heldout-*.parquet")
+    rows = load_table(str(work / "data"), "views", "heldout").cast_column("image", datasets.Image(decode=False))
+    cut = [row | {"image": row["image"] | {"bytes": row["image"]["bytes"][:-100]}} for row in rows]
+    path.write_bytes(to_parquet(cut, load_table(str(work / "data"), "views", "heldout").features))
+    words = ("--dataset_name", tmp_path / "data", "--num_validation_images", 1)
+    message = f"View 0 of {cut[0]['uid']}, split heldout of {tmp_path / 'data'}, cannot be read"
+    assert message in refuse(work, tmp_path / "run", *words)
 
 
 def test_an_unreadable_file_is_named(work, tmp_path):

@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import yaml
+from diffusers.optimization import SchedulerType
 
 # A switch that a file may set and the command line unset: `--use_ema`, `--no-use_ema`.
 FLAG = {"action": argparse.BooleanOptionalAction, "default": False}
+# All of diffusers' that need no rules of their own.
+SCHEDULES = [kind.value for kind in SchedulerType if kind is not SchedulerType.PIECEWISE_CONSTANT]
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, learning_rate: float) -> None:
@@ -50,7 +53,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, learning_rate: float) 
     optimiser.add_argument(
         "--scale_lr", **FLAG, help="Multiply the learning rate by batch, accumulation and processes."
     )
-    optimiser.add_argument("--lr_scheduler", default="cosine", help="A name that diffusers' `get_scheduler` knows.")
+    optimiser.add_argument("--lr_scheduler", default="cosine", choices=SCHEDULES)
     optimiser.add_argument("--lr_warmup_steps", type=int, default=200)
     optimiser.add_argument("--lr_num_cycles", type=int, default=1, help="Of cosine_with_restarts.")
     optimiser.add_argument("--lr_power", type=float, default=1.0, help="Of polynomial.")

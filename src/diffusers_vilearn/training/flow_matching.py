@@ -36,5 +36,6 @@ def flow_matching_loss(
         visible_mask=batch["visible_mask"],
         return_dict=False,
     )[0]
-    weight = compute_loss_weighting_for_sd3(weighting_scheme, sigmas=sigma)
+    # diffusers draws from 1,000 levels; the weight of sigma_sqrt has no mean over all there are between 0 and 1.
+    weight = compute_loss_weighting_for_sd3(weighting_scheme, sigmas=sigma.clamp(min=1e-3))
     return weight * (prediction.float() - (noise - latents)).square().mean(dim=(1, 2))

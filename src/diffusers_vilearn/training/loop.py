@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ..files import append_json_line
 from .checkpoints import Progress, resume_from, save_checkpoint
-from .run import Interruption, check_step, note_options, rewind_logs
+from .run import UNREADABLE_LOG, Interruption, check_step, note_options, rewind_logs
 from .stream import UnreadableRows, make_loader, samples_per_step, to_device
 
 # Of a group of parameters.
@@ -35,6 +35,7 @@ class TrainingLoop:
     Attributes:
         progress (`Progress`): steps done, samples taken.
         interrupted (`bool`): whether the run was asked to end before it was done.
+        unreadable (`UnreadableRows`): of this process, once `resume` was called.
     """
 
     def __init__(
@@ -53,9 +54,6 @@ class TrainingLoop:
         self.output_dir = Path(args.output_dir)
         self.progress = Progress()
         self.interrupted = False
-        self.unreadable = UnreadableRows(
-            self.output_dir / "unreadable_rows.jsonl", args.max_unreadable_rows, accelerator.process_index
-        )
         self._interruption = Interruption()
         self._running = defaultdict(list)
 
@@ -93,6 +91,9 @@ class TrainingLoop:
             rewind_logs(self.output_dir, self.progress.step)
             note_options(self.args, self.accelerator, self.progress.step)
         self.accelerator.wait_for_everyone()
+        self.unreadable = UnreadableRows(
+            self.output_dir / UNREADABLE_LOG, self.args.max_unreadable_rows, self.accelerator.process_index
+        )
 
     def _adopt(self, asked: list[dict]) -> None:
         """Go on with the options and the number of processes that this run was started with: the state that was loaded

@@ -34,8 +34,8 @@ PATIENCE = timedelta(hours=3)
 ORPHANS = 15
 # Graphs of one module: training, validation and sampling have one each for every number of shape and image tokens.
 MAX_GRAPHS = 64
-OPTIONS_LOG = "options.jsonl"
-LOGS = ("train_log.jsonl", "validation_log.jsonl", "samples/scores.jsonl", OPTIONS_LOG)
+OPTIONS_LOG, UNREADABLE_LOG = "options.jsonl", "unreadable_rows.jsonl"
+LOGS = ("train_log.jsonl", "validation_log.jsonl", "samples/scores.jsonl", OPTIONS_LOG, UNREADABLE_LOG)
 # Arguments that change where and how a run is watched and kept, but not its weights; the token is nobody's business.
 WATCHING = {
     *("config", "output_dir", "cache_dir", "dataloader_num_workers", "max_unreadable_rows", "logging_dir"),

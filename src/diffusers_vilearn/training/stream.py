@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from .run import TrainingStopped
 logger = logging.getLogger(__name__)
 
 # What pyarrow, PIL (SyntaxError for a broken PNG) and the checks of the samples raise.
-_UNREADABLE = (OSError, ValueError, SyntaxError)
+UNREADABLE = (OSError, ValueError, SyntaxError)
 # Not the row's fault: the run ends, to go on where it was when the network is back.
 _OUTAGES = (HfHubHTTPError, ConnectionError, TimeoutError)
 
@@ -144,13 +144,13 @@ class ReadableSamples(Dataset):
             return self.samples[key]
         except _OUTAGES:
             raise
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             return UnreadableRow(self._name(key[1]), f"{type(error).__name__}: {error}")
 
     def _name(self, index: int) -> str:
         try:
             return self.samples.uid_of(index)
-        except _UNREADABLE:
+        except UNREADABLE:
             return f"row {index}"
 
 
@@ -260,7 +260,17 @@ class UnreadableRows:
         Raises:
             TrainingStopped: there are too many, or nothing of the batch could be read.
         """
-        new = {row.uid: row for row in batch["unreadable"] if row.uid not in self.uids}
+        self.name(batch["unreadable"], step)
+        if not batch["uids"]:
+            raise TrainingStopped(f"No row of a whole batch could be read at step {step}; {self.path} names them.")
+
+    def name(self, rows: list[UnreadableRow], step: int) -> None:
+        """Write down the new ones of `rows`.
+
+        Raises:
+            TrainingStopped: there are too many.
+        """
+        new = {row.uid: row for row in rows if row.uid not in self.uids}
         for row in new.values():
             self.uids.add(row.uid)
             append_json_line(self.path, {"uid": row.uid, "step": step, "rank": self.rank, "reason": row.reason})
@@ -270,8 +280,6 @@ class UnreadableRows:
                 f"{len(self.uids)} rows are unreadable, and `--max_unreadable_rows` is {self.limit}; {self.path} names"
                 " them and says why."
             )
-        if not batch["uids"]:
-            raise TrainingStopped(f"No row of a whole batch could be read at step {step}; {self.path} names them.")
 
 
 def whole_batches(
@@ -282,6 +290,7 @@ def whole_batches(
     num_workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    name: Callable[[list[UnreadableRow]], None] | None = None,
 ) -> Iterator[dict]:
     """What can be read of all samples, in order and as in epoch 0, on `device`: for validation.
 
@@ -292,9 +301,10 @@ def whole_batches(
         num_workers (`int`): processes that read ahead.
         rank, world_size (`int`): of the processes that share the samples. Each takes as many, since sharded models run
             in step: some samples are then taken twice.
+        name (`Callable`, *optional*): is told what of each batch cannot be read.
 
     Raises:
-        TrainingStopped: nothing of a batch can be read, which the other processes would wait for.
+        TrainingStopped: nothing can be read of all samples, or of a batch, which other processes would wait for.
     """
     share = math.ceil(len(samples) / world_size)
     loader = DataLoader(
@@ -306,9 +316,19 @@ def whole_batches(
         generator=torch.Generator(),
         worker_init_fn=_leave_signals_to_the_run,
     )
+    num_read = 0
     for batch in loader:
+        if name is not None:
+            name(batch["unreadable"])
+        num_read += len(batch["uids"])
         if batch["uids"]:
             yield to_device(batch, device)
         elif world_size > 1:
-            reasons = "; ".join(f"{row.uid}: {row.reason}" for row in batch["unreadable"])
-            raise TrainingStopped(f"No row of a whole validation batch could be read: {reasons}.")
+            raise _nothing_read(batch)
+    if share and not num_read:
+        raise _nothing_read(batch)
+
+
+def _nothing_read(batch: dict) -> TrainingStopped:
+    reasons = "; ".join(f"{row.uid}: {row.reason}" for row in batch["unreadable"])
+    return TrainingStopped(f"No row of a whole validation batch could be read: {reasons}.")

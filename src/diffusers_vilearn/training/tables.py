@@ -11,6 +11,7 @@ from huggingface_hub import hf_hub_download
 
 from ..data.latents import fingerprint
 from ..data.records import uid_key
+from ..errors import named_if_absent
 from ..files import LATENTS_FILE
 
 
@@ -23,7 +24,9 @@ def read_metadata(dataset: str, table: str, cache_dir: str | None = None) -> dic
         cache_dir (`str`, *optional*): of what comes from the Hub.
     """
     if not Path(dataset).is_dir():
-        path = Path(hf_hub_download(dataset, LATENTS_FILE, subfolder=table, repo_type="dataset", cache_dir=cache_dir))
+        with named_if_absent("dataset", dataset):
+            path = hf_hub_download(dataset, LATENTS_FILE, subfolder=table, repo_type="dataset", cache_dir=cache_dir)
+        path = Path(path)
     else:
         path = Path(dataset) / table / LATENTS_FILE
     if not path.exists():

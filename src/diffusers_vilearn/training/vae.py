@@ -3,6 +3,7 @@
 """What training a VAE needs beside its loss: the number of tokens of a step, validation, statistics of its latents."""
 
 import math
+from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..data.field_samples import FieldSamples
 from ..data.images import patch_tokens, patch_tokens_at
 from ..metrics.reconstruction import occupancy_iou
 from ..models import VecSetVAE
-from .stream import whole_batches
+from .stream import UnreadableRow, whole_batches
 
 
 def draw_num_tokens(choices: list[int], seed: int, step: int) -> int:
@@ -65,6 +66,7 @@ def validate(
     batch_size: int,
     num_tokens: int | None,
     accelerator: Accelerator,
+    name: Callable[[list[UnreadableRow]], None] | None = None,
 ) -> dict[str, float]:
     """How well the posterior's mode reconstructs held-out shapes.
 
@@ -74,6 +76,7 @@ def validate(
         batch_size (`int`): shapes at a time.
         num_tokens (`int`, *optional*): shape tokens; None takes the config's.
         accelerator (`Accelerator`): whose processes share the shapes; all must call this.
+        name (`Callable`, *optional*): is told which shapes cannot be read.
 
     Returns:
         `dict[str, float]`: mean `iou` and `median_iou` of the sign over volume queries, where some lie
@@ -82,7 +85,7 @@ def validate(
     """
     share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
     scores = {}
-    for batch in whole_batches(samples, batch_size, vae.device, **share):
+    for batch in whole_batches(samples, batch_size, vae.device, name=name, **share):
         output = vae(
             batch["points"],
             batch["xyz"],

@@ -21,6 +21,7 @@ from ..pipelines.pipeline_vilearn import ViLearnImageTo3DPipeline
 from ..pipelines.preview import contact_sheet, render_views
 from .components import FrozenModels
 from .schedule import Stage
+from .stream import UNREADABLE
 
 PICTURE_SIZE = 192
 
@@ -46,6 +47,9 @@ class ValidationSamples:
         args: of `train_vilearn.py`.
         models (`FrozenModels`): of the run.
         accelerator (`Accelerator`): whose processes share the views.
+
+    Raises:
+        ValueError: one of the views cannot be read.
     """
 
     def __init__(self, args: argparse.Namespace, models: FrozenModels, accelerator: Accelerator):
@@ -60,6 +64,14 @@ class ValidationSamples:
             cache_dir=args.cache_dir,
         )
         self.count = min(args.num_validation_images, len(self.views))
+        for index, (uid, view) in enumerate(self.views.keys[: self.count]):
+            try:
+                self.views[index]
+            except UNREADABLE as error:
+                raise ValueError(
+                    f"View {view} of {uid}, split {args.validation_split} of {args.dataset_name}, cannot be read:"
+                    f" {error!r}. Prepare it anew, or leave out `--num_validation_images`."
+                ) from error
 
     @torch.no_grad()
     def make(self, transformer: ViLearnTransformer3DModel, stage: Stage, step: int) -> dict[str, float]:
