@@ -119,8 +119,7 @@ def check_derived(dataset: Path, table: str, masks: str) -> None:
     Raises:
         ValueError: it was made of another table, or of what this one was before it was made anew.
     """
-    name = masked_table(table, masks)
-    base, derived = dataset / table, dataset / name
+    base, derived = dataset / table, dataset / masked_table(table, masks)
     made_of = {**json.loads((base / LATENTS_FILE).read_text()), "masks": masks}
     path = derived / LATENTS_FILE
     if not path.exists():
