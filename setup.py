@@ -55,6 +55,7 @@ setup(
         "datasets>=4.0",
         "trimesh>=4.6",
         "libigl>=2.6",
+        "mapbox-earcut>=1.0",
         "embreex>=2.17.7",
         "numpy>=1.26",
         "scipy>=1.11",

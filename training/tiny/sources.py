@@ -153,6 +153,7 @@ def pybullet_tasks(cache: Path) -> Iterator[Task]:
 
 def read_obj(task: Task) -> trimesh.Scene:
     """An OBJ with its MTL; materials become opaque, non-metallic PBR so that every reader shows the same colours."""
+    # Its fans are those that the published checkpoint and figures are of; see docs/data.md.
     scene = trimesh.load_scene(task.mesh)
     for geometry in scene.geometry.values():
         if isinstance(geometry.visual, trimesh.visual.TextureVisuals):

@@ -21,6 +21,7 @@ import trimesh
 
 from ..files import write_atomically
 from .gltf import plain_gltf
+from .obj import plain_obj
 
 Mesh = trimesh.Trimesh | trimesh.Scene
 
@@ -120,6 +121,8 @@ def _load_open_file(file, file_type, member, resolver, name) -> trimesh.Scene:
         # The parsers raise whatever their input makes them stumble over. Unprocessed: nothing is repaired in silence.
         if file_type in ("glb", "gltf"):
             content = plain_gltf(content, file_type, resolver)
+        elif file_type == "obj":
+            content = plain_obj(content)
         scene = trimesh.load_scene(io.BytesIO(content), file_type=file_type, resolver=resolver, process=False)
         _check_lines(content, file_type)
     except (MemoryError, MeshError):
