@@ -116,17 +116,21 @@ def check_shard_indices(folder: str | Path) -> None:
                 )
 
 
-def check_weights(paths: Iterable[str | Path]) -> None:
-    """Raise `ValueError` for a safetensors or torch file that holds anything but floating-point numbers."""
+def check_weights(paths: Iterable[str | Path]) -> set[str]:
+    """The names of the weights of safetensors and torch files; `ValueError` for any that are no floating-point
+    numbers."""
+    names = set()
     for path in map(str, paths):
-        for name, kind in kinds_of_weights(path).items():
+        kinds = _kinds_of_weights(path)
+        for name, kind in kinds.items():
             if not kind.startswith(("F", "BF", "torch.float", "torch.bfloat")):
                 raise ValueError(f"{name} in {path!r} is of {kind}; weights must be floating-point numbers.")
+        names.update(kinds)
+    return names
 
 
-def kinds_of_weights(path: str | Path) -> dict[str, str]:
+def _kinds_of_weights(path: str) -> dict[str, str]:
     """Weight -> name of its type, without reading it, of a safetensors or torch file; nothing of other files."""
-    path = str(path)
     if path.endswith(".safetensors"):
         with safe_open(path, "pt") as file:
             return {name: file.get_slice(name).get_dtype() for name in file.keys()}

@@ -8,7 +8,7 @@ import torch
 from accelerate import init_empty_weights
 from transformers import AutoConfig, Dinov2Model, Dinov2WithRegistersModel
 
-from ..config_checks import check_weights, kinds_of_weights
+from ..config_checks import check_weights
 from ..errors import named_if_absent
 
 IMAGE_ENCODERS = {"dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel}
@@ -49,8 +49,7 @@ def check_image_encoder_weights(folder: Path) -> None:
     config = AutoConfig.from_pretrained(folder) if files and (folder / "config.json").is_file() else None
     if getattr(config, "model_type", None) not in IMAGE_ENCODERS or hasattr(config, "quantization_config"):
         return
-    check_weights(files)
-    names = {name for path in files for name in kinds_of_weights(path)}
+    names = check_weights(files)
     with init_empty_weights():
         needed = len(IMAGE_ENCODERS[config.model_type](config).state_dict())
     # By number: transformers renames some as it loads them.

@@ -33,10 +33,11 @@ def plain_obj(content: bytes) -> bytes:
         if line.startswith((b"v ", b"v\t")):
             vertices.append(line.split()[1:4])
         elif line.startswith((b"f ", b"f\t")):
-            corners = [int(word.partition(b"/")[0]) for word in _corners(line)]
+            corners = _corners(line)
             if len(corners) > 3:
+                indices = (int(corner.partition(b"/")[0]) for corner in corners)
                 # They count from 1, or back from the last vertex so far.
-                rows = [index - 1 if index > 0 else len(vertices) + index for index in corners]
+                rows = [index - 1 if index > 0 else len(vertices) + index for index in indices]
                 polygons[len(rows)].append((number, rows))
     changed = False
     vertices = np.array(vertices, float)
