@@ -330,22 +330,33 @@ def _configuration(folder: Path) -> dict:
 
 def _count_parameters(folder: Path) -> int:
     """From the headers of the weights; of several variants, such as fp16, the one with the most."""
-    totals = Counter()
-    for path in folder.glob("*.safetensors"):
-        variant = path.name.split("-0")[0].removesuffix(".safetensors")
+    return max(map(_parameters_in, _weights_by_variant(folder).values()), default=0)
+
+
+def _parameters_in(files: list[Path]) -> int:
+    total = 0
+    for path in files:
         with safe_open(path, "pt") as file:
-            totals[variant] += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
-    return max(totals.values(), default=0)
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
+    return total
 
 
 def _variant_argument(folder: Path) -> str:
     """What loading takes where weights are a variant's alone, such as `, variant="fp16"`; nothing otherwise."""
     for place in (folder, *sorted(folder.iterdir())):
-        found = (_WEIGHTS.fullmatch(path.name) for path in place.glob("*.safetensors"))
-        variants = {match.group(1) for match in found if match}
+        variants = set(_weights_by_variant(place))
         if variants and None not in variants:
             return f', variant="{min(variants)}"'
     return ""
+
+
+def _weights_by_variant(folder: Path) -> dict[str | None, list[Path]]:
+    """Variant, None for the weights that loading takes by itself -> its files."""
+    files = defaultdict(list)
+    for path in folder.glob("*.safetensors"):
+        if match := _WEIGHTS.fullmatch(path.name):
+            files[match.group(1)].append(path)
+    return files
 
 
 def _template_of(components: dict[str, tuple[str, dict, int]], template: str | None = None) -> str:
