@@ -7,10 +7,9 @@ import pytest
 import trimesh
 
 from diffusers_vilearn.data.duplicates import (
-    duplicate_samples,
     join_groups,
     same_shape,
-    shape_descriptor,
+    sketch_mesh,
     split_groups,
     twin_pairs,
 )
@@ -40,34 +39,33 @@ def turned(mesh: trimesh.Trimesh, quarters: int, mirrored: bool, scale: float) -
 @pytest.mark.parametrize("quarters", range(4))
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_turned_mirrored_and_scaled_copies_are_twins(quarters, mirrored):
-    first = duplicate_samples(bench(), "a")
-    second = duplicate_samples(turned(bench(), quarters, mirrored, 3.0), "b")
+    first = sketch_mesh(bench(), "a")
+    second = sketch_mesh(turned(bench(), quarters, mirrored, 3.0), "b")
     assert same_shape(first, second)
-    assert np.linalg.norm(shape_descriptor(first) - shape_descriptor(second)) < 0.05
-    assert twin_pairs([shape_descriptor(first), shape_descriptor(second)], [first, second]) == [(0, 1)]
+    assert np.linalg.norm(first.descriptor - second.descriptor) < 0.05
+    assert twin_pairs([first, second]) == [(0, 1)]
 
 
 @pytest.mark.parametrize("other", [bench(0.7), turned(bench(), 0, False, 1.0).apply_scale((1, 1, 1.5))])
 def test_other_proportions_are_no_twins(other):
-    assert not same_shape(duplicate_samples(bench(), "a"), duplicate_samples(other, "b"))
+    assert not same_shape(sketch_mesh(bench(), "a"), sketch_mesh(other, "b"))
 
 
 def test_pairs_are_the_same_in_other_processes():
     shapes = [turned(bench(back), quarters, False, 1.0) for back in (0.5, 0.52, 0.7) for quarters in range(3)]
-    samples = [duplicate_samples(shape, str(index)).astype(np.float16) for index, shape in enumerate(shapes)]
-    descriptors = [shape_descriptor(one) for one in samples]
-    pairs = twin_pairs(descriptors, samples)
-    assert pairs == [(i, j) for i in range(9) for j in range(i + 1, 9) if same_shape(samples[i], samples[j])]
+    sketches = [sketch_mesh(shape, str(index)) for index, shape in enumerate(shapes)]
+    pairs = twin_pairs(sketches)
+    assert pairs == [(i, j) for i in range(9) for j in range(i + 1, 9) if same_shape(sketches[i], sketches[j])]
     assert {(0, 1), (3, 4), (6, 8)} <= set(pairs) and not {(0, 6), (3, 7)} & set(pairs)
-    assert twin_pairs(descriptors, samples, partial(run_local, limits=WorkerLimits(), num_workers=2)) == pairs
+    assert twin_pairs(sketches, partial(run_local, limits=WorkerLimits(), num_workers=2)) == pairs
     with pytest.raises(RuntimeError, match="could not be compared: it took more than"):
-        twin_pairs(descriptors, samples, partial(run_local, limits=WorkerLimits(seconds=1e-9), num_workers=1))
+        twin_pairs(sketches, partial(run_local, limits=WorkerLimits(seconds=1e-9), num_workers=1))
 
 
 def test_groups_are_the_closure_of_pairs_and_count_from_their_first_object():
     assert join_groups(6, [(1, 4), (4, 5), (2, 3)]).tolist() == [0, 1, 2, 2, 1, 1]
     assert join_groups(3, []).tolist() == [0, 1, 2]
-    assert twin_pairs([], []) == []
+    assert twin_pairs([]) == []
 
 
 def test_a_split_keeps_groups_whole_and_holds_out_the_wanted_fraction():

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import Dinov2Config, Dinov2Model
 
-from diffusers_vilearn.data.duplicates import duplicate_samples
+from diffusers_vilearn.data.duplicates import sketch_mesh
 
 TINY = Path(__file__).parents[2] / "training/tiny"
 sys.path.insert(0, str(TINY))
@@ -139,14 +139,14 @@ def test_convert_turns_the_object_upright_and_keeps_its_colour(tmp_path):
     mesh = trimesh.creation.cone(radius=0.2, height=1.0)  # its axis is Z
     mesh.export(tmp_path / "cone.stl")
     source = task(tmp_path / "cone.stl", sources.read_plain, rotation=sources.Z_UP, colour=(1.0, 0.0, 0.5, 1.0))
-    record, reason, samples = corpus.convert(source, tmp_path)
+    record, reason, sketch = corpus.convert(source, tmp_path)
     loaded = trimesh.load_scene(tmp_path / record["path"])
     (part,) = loaded.geometry.values()
     assert reason is None and record["up_axis"] == "y" and record["faces"] == len(mesh.faces)
     assert loaded.extents == pytest.approx((0.4, 1.0, 0.4), rel=0.02)
     assert loaded.to_mesh().vertices[:, 1].argmax() == np.linalg.norm(loaded.to_mesh().vertices, axis=1).argmax()
     assert tuple(part.visual.material.baseColorFactor) == (255, 0, 128, 255)
-    assert samples.shape == (8192, 3) and np.abs(samples).max() == pytest.approx(1, abs=0.05)
+    assert sketch.samples.shape == (8192, 3) and np.abs(sketch.samples).max() == pytest.approx(1, abs=0.05)
 
 
 def test_obj_images_are_shown_undimmed_and_opaque(tmp_path):
@@ -257,22 +257,21 @@ def lamp() -> trimesh.Trimesh:
 
 
 def test_split_keeps_names_and_equal_shapes_together():
-    samples = {
-        f"sweethome3d/lib/{name}": duplicate_samples(build("assembly", i).to_mesh(), name)
-        for i, name in enumerate("cdefgh")
+    sketches = {
+        f"sweethome3d/lib/{name}": sketch_mesh(build("assembly", i).to_mesh(), name) for i, name in enumerate("cdefgh")
     }
-    samples["sweethome3d/lib/chair1"] = duplicate_samples(build("chair", 1).to_mesh(), "1")
-    samples["sweethome3d/lib/chair2"] = duplicate_samples(build("chair", 2).to_mesh(), "2")
-    samples["sweethome3d/lib/lamp"] = duplicate_samples(lamp(), "lamp")
-    samples["myosuite/light"] = duplicate_samples(lamp(), "light")
-    split = corpus.make_split(samples, 3)
+    sketches["sweethome3d/lib/chair1"] = sketch_mesh(build("chair", 1).to_mesh(), "1")
+    sketches["sweethome3d/lib/chair2"] = sketch_mesh(build("chair", 2).to_mesh(), "2")
+    sketches["sweethome3d/lib/lamp"] = sketch_mesh(lamp(), "lamp")
+    sketches["myosuite/light"] = sketch_mesh(lamp(), "light")
+    split = corpus.make_split(sketches, 3)
     parts = {uid: part for part in split for uids in split[part].values() for uid in uids}
-    assert set(parts) == set(samples)
+    assert set(parts) == set(sketches)
     assert parts["myosuite/light"] == parts["sweethome3d/lib/lamp"] == "heldout"
     assert parts["sweethome3d/lib/chair1"] == parts["sweethome3d/lib/chair2"]
     furniture = [uid for uid, part in parts.items() if part == "heldout" and uid.startswith("sweethome3d")]
     assert 2 <= len(furniture) <= 3
-    assert corpus.make_split(dict(reversed(samples.items())), 3) == split
+    assert corpus.make_split(dict(reversed(sketches.items())), 3) == split
 
 
 def test_repeated_out_of_domain_objects_are_dropped_once():
@@ -283,7 +282,7 @@ def test_repeated_out_of_domain_objects_are_dropped_once():
         "myosuite/globe": ball,
         "myosuite/cube": cube,
     }
-    repeats = corpus.drop_repeats({uid: duplicate_samples(mesh, uid) for uid, mesh in shapes.items()})
+    repeats = corpus.drop_repeats({uid: sketch_mesh(mesh, uid) for uid, mesh in shapes.items()})
     assert sorted(repeats) == ["myosuite/spherelarge", "myosuite/spheresmall"]
 
 

@@ -27,7 +27,7 @@ from procedural import procedural_object
 from sources import Task, myosuite_tasks, pybullet_tasks, sweet_home_tasks
 from zero_ad import zero_ad_tasks
 
-from diffusers_vilearn.data.duplicates import duplicate_samples, same_shape, shape_descriptor, twin_pairs
+from diffusers_vilearn.data.duplicates import Sketch, same_shape, sketch_mesh, twin_pairs
 from diffusers_vilearn.data.records import uid_key
 from diffusers_vilearn.files import write_atomically
 
@@ -41,8 +41,8 @@ OUT_OF_DOMAIN = ("myosuite", "ycb")
 # --- one object ------------------------------------------------------------------------------------------------------
 
 
-def convert(task: Task, cache: Path) -> tuple[dict, str | None, np.ndarray | None]:
-    """Write the object's GLB; return its record, why it is rejected (or None) and surface samples (8192, 3)."""
+def convert(task: Task, cache: Path) -> tuple[dict, str | None, Sketch | None]:
+    """Write the object's GLB; return its record, why it is rejected (or None) and its `Sketch`."""
     path = Path("meshes") / f"{task.record['uid']}.glb"
     if not (cache / path).exists():
         scene = task.reader(task)
@@ -53,7 +53,7 @@ def convert(task: Task, cache: Path) -> tuple[dict, str | None, np.ndarray | Non
     mesh = trimesh.load_scene(cache / path).to_mesh()
     record = dict(task.record, path=path.as_posix(), up_axis="y", faces=len(mesh.faces))
     reason = reject_reason(mesh)
-    return record, reason, None if reason else duplicate_samples(mesh, record["uid"])
+    return record, reason, None if reason else sketch_mesh(mesh, record["uid"])
 
 
 def write_glb(path: Path, scene: trimesh.Scene) -> None:
@@ -96,16 +96,15 @@ def name_group(uid: str) -> str:
     return f"{folder}/{'-'.join(word for word in kept if word) or stem.lower()}"
 
 
-def geometric_twins(samples: dict[str, np.ndarray]) -> list[tuple[str, str]]:
+def geometric_twins(sketches: dict[str, Sketch]) -> list[tuple[str, str]]:
     """Pairs of uids whose surfaces agree (`same_shape`)."""
-    uids = sorted(samples)
-    clouds = [samples[uid] for uid in uids]
-    return [(uids[i], uids[j]) for i, j in twin_pairs([shape_descriptor(cloud) for cloud in clouds], clouds)]
+    uids = sorted(sketches)
+    return [(uids[i], uids[j]) for i, j in twin_pairs([sketches[uid] for uid in uids])]
 
 
-def make_groups(samples: dict[str, np.ndarray]) -> dict[str, list[str]]:
+def make_groups(sketches: dict[str, Sketch]) -> dict[str, list[str]]:
     """Near-duplicate groups: the closure of equal name groups and geometric twins. Returns name of group -> uids."""
-    parent = {uid: uid for uid in samples}
+    parent = {uid: uid for uid in sketches}
 
     def root(uid: str) -> str:
         while parent[uid] != uid:
@@ -113,24 +112,24 @@ def make_groups(samples: dict[str, np.ndarray]) -> dict[str, list[str]]:
         return uid
 
     by_name = {}
-    for uid in sorted(samples):
+    for uid in sorted(sketches):
         parent[root(uid)] = root(by_name.setdefault(name_group(uid), uid))
-    named = len({root(uid) for uid in samples})
-    for first, second in geometric_twins(samples):
+    named = len({root(uid) for uid in sketches})
+    for first, second in geometric_twins(sketches):
         parent[root(first)] = root(second)
     groups = defaultdict(list)
-    for uid in sorted(samples):
+    for uid in sorted(sketches):
         groups[root(uid)].append(uid)
-    print(f"{len(samples)} objects: {named} groups by name, {len(groups)} after joining equal shapes")
+    print(f"{len(sketches)} objects: {named} groups by name, {len(groups)} after joining equal shapes")
     return {name_group(uids[0]): uids for uids in groups.values()}
 
 
-def make_split(samples: dict[str, np.ndarray], furniture_heldout: int) -> dict[str, dict[str, list[str]]]:
+def make_split(sketches: dict[str, Sketch], furniture_heldout: int) -> dict[str, dict[str, list[str]]]:
     """Split the groups by the hash of their names: {"train": {group: uids}, "heldout": {group: uids}}.
 
     A group with an out-of-domain object is held out; so are others, up to `furniture_heldout` Sweet Home 3D objects.
     """
-    groups = make_groups(samples)
+    groups = make_groups(sketches)
     split = {"train": {}, "heldout": {}}
     count = 0
     for group in sorted(groups, key=lambda name: hashlib.sha256(name.encode()).hexdigest()):
@@ -143,12 +142,12 @@ def make_split(samples: dict[str, np.ndarray], furniture_heldout: int) -> dict[s
     return {part: dict(sorted(members.items())) for part, members in split.items()}
 
 
-def drop_repeats(samples: dict[str, np.ndarray]) -> dict[str, str]:
+def drop_repeats(sketches: dict[str, Sketch]) -> dict[str, str]:
     """Out-of-domain objects that repeat an earlier one (three sizes of one sphere). Returns uid -> reason."""
     repeats, kept = {}, {}
-    for uid in sorted(uid for uid in samples if uid.startswith(OUT_OF_DOMAIN)):
+    for uid in sorted(uid for uid in sketches if uid.startswith(OUT_OF_DOMAIN)):
         twin = kept.get(name_group(uid)) or next(
-            (o for o in kept.values() if same_shape(samples[uid], samples[o])), None
+            (o for o in kept.values() if same_shape(sketches[uid], sketches[o])), None
         )
         if twin is None:
             kept[name_group(uid)] = uid
@@ -231,12 +230,12 @@ def build(cache: Path, procedural: int, stretched: int, with_zero_ad: bool, work
         results = list(pool.map(convert, tasks, [cache] * len(tasks), chunksize=8))
         others = [record for record, _, _ in pool.map(convert, optional, [cache] * len(optional), chunksize=8)]
         extra = list(pool.map(write_procedural, range(procedural), [cache] * procedural, chunksize=32))
-    samples = {record["uid"]: points for record, reason, points in results if reason is None}
-    reasons = {record["uid"]: reason for record, reason, _ in results if reason} | drop_repeats(samples)
+    sketches = {record["uid"]: sketch for record, reason, sketch in results if reason is None}
+    reasons = {record["uid"]: reason for record, reason, _ in results if reason} | drop_repeats(sketches)
 
     if write_split:
         kept = {
-            uid: points for uid, points in samples.items() if uid not in reasons and not uid.startswith("pybullet/")
+            uid: sketch for uid, sketch in sketches.items() if uid not in reasons and not uid.startswith("pybullet/")
         }
         split = make_split(kept, HELDOUT_FURNITURE)
         write_atomically(SPLIT_FILE, (json.dumps(split, indent=1) + "\n").encode())

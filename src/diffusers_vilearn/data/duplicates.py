@@ -8,7 +8,7 @@ changes finds the few pairs worth comparing; the comparison itself is a Chamfer 
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import trimesh
@@ -25,19 +25,42 @@ NUM_SAMPLES = 8192
 _NOISE_RATIO = 1.3
 # Largest distance between the descriptors of twins.
 _DESCRIPTOR_DISTANCE = 0.1
-# Some seconds of work, and some megabytes to hand over.
+# Points of a pose that tell most of them apart.
+_FEW_POINTS = 128
+# A second of work or less, and some megabytes to hand over.
 _CANDIDATES_AT_A_TIME = 64
 
 
-def duplicate_samples(mesh: trimesh.Trimesh, uid: str) -> np.ndarray:
-    """(`NUM_SAMPLES`, 3) float32, uniform on the surface of the mesh, centred, its longest half-side 1."""
+@dataclass(frozen=True)
+class Sketch:
+    """What a shape's twins are told by.
+
+    Args:
+        samples (`np.ndarray`): (`NUM_SAMPLES`, 3), uniform on its surface, centred, its longest half-side 1.
+        descriptor (`np.ndarray`): their `shape_descriptor`.
+        noise (`float`): their `sampling_noise`.
+    """
+
+    samples: np.ndarray
+    descriptor: np.ndarray
+    noise: float
+
+    @property
+    def half(self) -> np.ndarray:
+        """(`NUM_SAMPLES` / 2, 3) float32, those that are compared."""
+        return self.samples[: NUM_SAMPLES // 2].astype(np.float32)
+
+
+def sketch_mesh(mesh: trimesh.Trimesh, uid: str) -> Sketch:
+    """The `Sketch` of a mesh; `uid` seeds its samples."""
     seed = int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4], "big")
     points = trimesh.sample.sample_surface(mesh, NUM_SAMPLES, seed=seed)[0]
-    return ((points - mesh.bounds.mean(axis=0)) / (mesh.extents.max() / 2)).astype(np.float32)
+    samples = ((points - mesh.bounds.mean(axis=0)) / (mesh.extents.max() / 2)).astype(np.float32)
+    return Sketch(samples, shape_descriptor(samples), sampling_noise(samples))
 
 
 def shape_descriptor(points: np.ndarray) -> np.ndarray:
-    """(11,) float32: height and width of `duplicate_samples`, and moments of their height and radius about +Y.
+    """(11,) float32: height and width of the samples of a `Sketch`, and moments of their height and radius about +Y.
 
     The same for a shape, its mirror image and its quarter turns, up to sampling noise; close for close shapes.
     """
@@ -48,45 +71,46 @@ def shape_descriptor(points: np.ndarray) -> np.ndarray:
     return np.array([*sides, *(moment.mean() for moment in moments)], np.float32)
 
 
-def same_shape(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether two `duplicate_samples` agree under a quarter turn about +Y or a mirror, judged by sampling noise."""
-    return same_shapes(Candidates(0, first, [1], [second])) == [1]
+def sampling_noise(samples: np.ndarray) -> float:
+    """Chamfer distance between the two halves of the samples (`NUM_SAMPLES`, 3) of a `Sketch`."""
+    half = NUM_SAMPLES // 2
+    return chamfer_distance(samples[:half], samples[half:])
+
+
+def same_shape(first: Sketch, second: Sketch) -> bool:
+    """Whether two surfaces agree under a quarter turn about +Y or a mirror, judged by sampling noise."""
+    return same_shapes(Candidates(0, first, {1: second})) == [1]
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """A shape and those that may be its twins: the `duplicate_samples` of each, and its index."""
+    """A shape, its index, and those that may be its twins by theirs."""
 
     index: int
-    samples: np.ndarray
-    others: list[int]
-    samples_of_others: list[np.ndarray]
+    sketch: Sketch
+    others: dict[int, Sketch]
 
 
 def same_shapes(candidates: Candidates) -> list[int]:
     """The indices of those that agree with the first shape, in the sense of `same_shape`."""
-    first = candidates.samples.astype(np.float32)
-    half = len(first) // 2
-    sides, tree, noise = np.abs(first).max(axis=0), cKDTree(first[:half]), sampling_noise(first)
+    first = candidates.sketch.half
+    sides, tree = np.abs(first).max(axis=0), cKDTree(first)
 
-    def agrees(second: np.ndarray) -> bool:
-        poses = upright_poses(second[:half])
-        poses = [moved for moved in poses if np.abs(np.abs(moved).max(axis=0) - sides).max() < 0.06]
-        if not poses:
-            return False
-        limit = _NOISE_RATIO * (noise + sampling_noise(second)) / 2
-        # One way is half of the distance, and enough to tell most apart.
-        near = (moved for moved in poses if tree.query(moved)[0].mean() / 2 < limit)
-        return any(chamfer_distance(first[:half], moved) < limit for moved in near)
+    def agrees(other: Sketch) -> bool:
+        limit = _NOISE_RATIO * (candidates.sketch.noise + other.noise) / 2
+        poses = upright_poses(other.half)
+        poses = (moved for moved in poses if np.abs(np.abs(moved).max(axis=0) - sides).max() < 0.06)
+        # One way is half of the distance, and enough to tell most apart; of most of these, a few points are.
+        poses = (moved for moved in poses if _least_mean(tree.query(moved[:_FEW_POINTS])[0]) / 2 < limit)
+        poses = (moved for moved in poses if tree.query(moved)[0].mean() / 2 < limit)
+        return any(chamfer_distance(first, moved) < limit for moved in poses)
 
-    pairs = zip(candidates.others, candidates.samples_of_others, strict=True)
-    return [index for index, second in pairs if agrees(second.astype(np.float32))]
+    return [index for index, other in candidates.others.items() if agrees(other)]
 
 
-def sampling_noise(samples: np.ndarray) -> float:
-    """Chamfer distance between the two halves of `duplicate_samples`."""
-    half = len(samples) // 2
-    return chamfer_distance(samples[:half], samples[half:])
+def _least_mean(distances: np.ndarray) -> float:
+    """What the mean that these are drawn from is not below, by four standard errors."""
+    return distances.mean() - 4 * distances.std() / len(distances) ** 0.5
 
 
 def upright_poses(points: np.ndarray) -> Iterator[np.ndarray]:
@@ -103,27 +127,24 @@ def chamfer_distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def twin_pairs(
-    descriptors: Sequence[np.ndarray],
-    samples: Sequence[np.ndarray],
-    run: Callable[[Callable, Iterable], Answers] = run_in_turn,
+    sketches: Sequence[Sketch], run: Callable[[Callable, Iterable], Answers] = run_in_turn
 ) -> list[tuple[int, int]]:
     """Index pairs of shapes that agree, sorted.
 
     Args:
-        descriptors: `shape_descriptor` by index.
-        samples: `duplicate_samples` by index, read only for the pairs that are compared; may be a file on disk.
+        sketches: by index; the samples may lie in a file on disk, and are read only for the pairs that are compared.
         run: (function, tasks) -> (task, answer) in any order, of `engines`.
 
     Raises:
         RuntimeError: the process that compares some shapes has failed.
     """
-    if not len(descriptors):
+    if not len(sketches):
         return []
-    tree = cKDTree(np.stack(descriptors))
+    tree = cKDTree(np.stack([sketch.descriptor for sketch in sketches]))
     total = (int(tree.count_neighbors(tree, _DESCRIPTOR_DISTANCE)) - tree.n) // 2
     pairs = []
     with tqdm(total=total, desc="Twins", unit="pair") as bar:
-        for candidates, twins in run(same_shapes, _candidates(tree, samples)):
+        for candidates, twins in run(same_shapes, _candidates(tree, sketches)):
             if isinstance(twins, WorkerFailure):
                 raise RuntimeError(f"Shapes could not be compared: {twins.message}.")
             pairs.extend((candidates.index, twin) for twin in twins)
@@ -131,13 +152,17 @@ def twin_pairs(
     return sorted(pairs)
 
 
-def _candidates(tree: cKDTree, samples: Sequence[np.ndarray]) -> Iterator[Candidates]:
+def _candidates(tree: cKDTree, sketches: Sequence[Sketch]) -> Iterator[Candidates]:
     """Every pair that is worth comparing, once, some of one shape at a time."""
+
+    def read(index: int) -> Sketch:
+        return replace(sketches[index], samples=np.array(sketches[index].samples))
+
     for index, descriptor in enumerate(tree.data):
         others = sorted(other for other in tree.query_ball_point(descriptor, _DESCRIPTOR_DISTANCE) if other > index)
         for start in range(0, len(others), _CANDIDATES_AT_A_TIME):
             some = others[start : start + _CANDIDATES_AT_A_TIME]
-            yield Candidates(index, samples[index], some, [samples[other] for other in some])
+            yield Candidates(index, read(index), {other: read(other) for other in some})
 
 
 def join_groups(size: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:

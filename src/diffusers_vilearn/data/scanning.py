@@ -5,7 +5,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -23,10 +23,10 @@ from ..geometry.mesh import (
 )
 from .duplicates import (
     NUM_SAMPLES,
+    Sketch,
     check_heldout_fraction,
-    duplicate_samples,
     join_groups,
-    shape_descriptor,
+    sketch_mesh,
     split_groups,
     twin_pairs,
 )
@@ -66,16 +66,16 @@ def _printable(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class MeshSketch:
-    """Record -> `duplicate_samples` of its mesh, or the `MeshError` that it has; a callable for workers."""
+class SketchRecord:
+    """Record -> `Sketch` of its mesh, or the `MeshError` that it has; a callable for workers."""
 
     root: Path
 
-    def __call__(self, record: dict) -> np.ndarray | MeshError:
+    def __call__(self, record: dict) -> Sketch | MeshError:
         try:
             mesh = load_mesh(self.root / record["path"], member=record.get("member"))
             validate_mesh(mesh)
-            return duplicate_samples(merge_geometry(mesh), record["uid"])
+            return sketch_mesh(merge_geometry(mesh), record["uid"])
         except MeshError as error:
             return error
         except MemoryError:
@@ -116,19 +116,19 @@ def scan_meshes(
     if not records:
         raise ValueError(f"There is no mesh in {folder}; it may be {', '.join((*LOAD_TYPES, 'zip'))}.")
     row_of = {record["uid"]: row for row, record in enumerate(records)}
-    descriptors, unreadable = {}, []
+    sketches, unreadable = {}, []
     with tempfile.TemporaryFile(dir=output.parent) as file:
         samples = np.memmap(file, np.float16, "w+", shape=(len(records), NUM_SAMPLES, 3))
-        for record, sketch in tqdm(run(MeshSketch(folder), records), total=len(records), desc="Scan", unit="mesh"):
+        for record, sketch in tqdm(run(SketchRecord(folder), records), total=len(records), desc="Scan", unit="mesh"):
             if isinstance(sketch, MeshError | WorkerFailure):
                 message = sketch.message if isinstance(sketch, WorkerFailure) else str(sketch)
                 unreadable.append(Reject(record["uid"], sketch.reason, message))
                 continue
             row = row_of[record["uid"]]
-            samples[row] = sketch
-            descriptors[row] = shape_descriptor(sketch)
-        readable = sorted(descriptors)
-        pairs = twin_pairs([descriptors[row] for row in readable], _Rows(samples, readable), run)
+            samples[row] = sketch.samples
+            sketches[row] = replace(sketch, samples=samples[row])
+        readable = sorted(sketches)
+        pairs = twin_pairs([sketches[row] for row in readable], run)
     groups_of_rows = join_groups(len(records), [(readable[i], readable[j]) for i, j in pairs])
     groups = {record["uid"]: records[first]["uid"] for record, first in zip(records, groups_of_rows)}
     splits = split_groups(groups, heldout_fraction)
@@ -143,14 +143,3 @@ def scan_meshes(
     counts = {"objects": len(records), "groups": len(set(groups.values())), "unreadable": len(unreadable)}
     drawn = [splits[records[row]["uid"]] for row in readable]
     return counts | {split: drawn.count(split) for split in ("train", "heldout")}, sorted(unreadable)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Some rows of samples on disk, each read when asked for."""
-
-    samples: np.ndarray
-    rows: list[int]
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return np.array(self.samples[self.rows[index]])
