@@ -44,9 +44,14 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The shipped checkpoint from nothing: meshes, dataset, VAE, transformer, figures. Interrupt and repeat at will.
+# The shipped checkpoint from nothing: meshes, dataset, VAE, transformer, figures. Interrupt and repeat at will. The result
+# takes the place of checkpoints/vilearn-tiny in the tree.
 train-tiny: install
 	PATH="$(abspath $(BIN)):$$PATH" DIFFUSERS_VILEARN_CACHE="$(CACHE)" bash training/tiny/train.sh
+
+# Its held-out set and image encoder alone.
+tiny-heldout: install
+	PATH="$(abspath $(BIN)):$$PATH" DIFFUSERS_VILEARN_CACHE="$(CACHE)" bash training/tiny/train.sh heldout
 
 clean:
 	rm -rf $(VENV) outputs build src/*.egg-info

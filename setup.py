@@ -57,6 +57,7 @@ setup(
         "libigl>=2.6",
         "mapbox-earcut>=1.0",
         "embreex>=2.17.7",
+        "filelock>=3.16",
         "numpy>=1.26",
         "scipy>=1.11",
         "pillow>=10.1",

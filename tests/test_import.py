@@ -28,6 +28,11 @@ def test_import_loads_no_renderer_and_no_cuda_and_says_nothing():
     assert not cuda
 
 
+def test_generating_takes_no_module_that_windows_lacks():
+    loaded = in_a_new_process("import json, sys, diffusers_vilearn.cli; print(json.dumps(list(sys.modules)))")
+    assert "diffusers_vilearn.hub" in loaded and "diffusers_vilearn.data.workers" not in loaded
+
+
 def test_registered_with_diffusers():
     for name in ("ViLearnImageTo3DPipeline", "VecSetVAE", "ViLearnTransformer3DModel"):
         assert getattr(diffusers, name) is getattr(diffusers_vilearn, name)

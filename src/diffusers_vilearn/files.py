@@ -3,14 +3,14 @@
 """Files and folders that are whole or absent."""
 
 import errno
-import fcntl
 import json
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 # What `save_pretrained` leaves at the top of a pipeline and of a model, and `save_lora_weights` of LoRA layers.
 PIPELINE_INDEX = "model_index.json"
@@ -60,26 +60,16 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
         ValueError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # A file open for writing: of folders, network file systems tell other machines nothing.
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
-    deadline = time.monotonic() + patience
+    # A file in it: of folders, network file systems tell other machines nothing.
+    lock = FileLock(folder / ".lock", timeout=patience)
     try:
-        while not _lock(descriptor):
-            if time.monotonic() >= deadline:
-                raise ValueError(f"Another process is writing to {folder}; wait until it has finished.")
-            time.sleep(0.1)
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"Another process is writing to {folder}; wait until it has finished.") from error
+    try:
         yield
     finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock an open file, unless another process has."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        lock.release()
 
 
 def sync_folder(folder: Path) -> None:

@@ -526,7 +526,7 @@ class TestDiffusersCitizen:
         vae = build("hunyuan3d-2").half()
         vae.save_pretrained(tmp_path, variant="fp16", max_shard_size="150KB")
         assert (tmp_path / "diffusion_pytorch_model.safetensors.index.fp16.json").is_file()
-        again = VecSetVAE.from_pretrained(tmp_path, variant="fp16", torch_dtype=torch.float16)
+        again = VecSetVAE.from_pretrained(tmp_path, variant="fp16", dtype=torch.float16)
         assert all(torch.equal(a, b) for a, b in zip(vae.state_dict().values(), again.state_dict().values()))
         assert again.dtype == torch.float16
 

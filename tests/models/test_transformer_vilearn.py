@@ -347,7 +347,7 @@ def test_the_timestep_stays_in_float32(dtype, tmp_path, inputs):
     """Of weights loaded in half precision, the shared timestep block and every table are the saved ones."""
     model = build("va_rope_lpe")
     model.save_pretrained(tmp_path)
-    loaded = ViLearnTransformer3DModel.from_pretrained(tmp_path, torch_dtype=dtype)
+    loaded = ViLearnTransformer3DModel.from_pretrained(tmp_path, dtype=dtype)
     assert loaded.dtype == dtype
     kept = {name for name, parameter in loaded.named_parameters() if parameter.dtype == torch.float32}
     assert kept == {name for name in model.state_dict() if "adaln_single" in name or "scale_shift_table" in name}
@@ -419,7 +419,7 @@ def test_half_precision_shards(tmp_path):
     model = build("va_lpe").to(torch.float16)
     model.save_pretrained(tmp_path, variant="fp16", max_shard_size="40KB")
     assert len(list(tmp_path.glob("*-of-*.safetensors"))) > 1
-    again = ViLearnTransformer3DModel.from_pretrained(tmp_path, variant="fp16", torch_dtype=torch.float16)
+    again = ViLearnTransformer3DModel.from_pretrained(tmp_path, variant="fp16", dtype=torch.float16)
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name].to(value.dtype)), name
 

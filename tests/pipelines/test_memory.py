@@ -61,14 +61,14 @@ class TestOffloading:
 
             return call
 
-        for model in (pipe.transformer, pipe.vae):
+        for model in (pipe.image_encoder, pipe.transformer, pipe.vae):
             for name, leaf in model.named_modules():
                 parameters = list(leaf.parameters(recurse=False))
                 if parameters:
                     # before the hooks, which call what they find
                     leaf.forward = watched(leaf.forward, name, parameters)
-            blocks = 1 if offload_type == "block_level" else None
-            model.enable_group_offload(torch.device("cpu"), offload_type=offload_type, num_blocks_per_group=blocks)
+        blocks = 1 if offload_type == "block_level" else None
+        pipe.enable_group_offload(torch.device("cpu"), offload_type=offload_type, num_blocks_per_group=blocks)
         assert torch.equal(field(pipe, image), expected)
         assert not unready and used and loaded != set(group_of.values())
 
@@ -84,10 +84,18 @@ class TestOffloading:
         assert all(parameter.device.type == "meta" for parameter in pipe.vae.parameters())
 
     @pytest.mark.cuda
-    @pytest.mark.parametrize("way", ["enable_model_cpu_offload", "enable_sequential_cpu_offload"])
-    def test_cpu_offloading(self, pipe, image, way):
+    @pytest.mark.parametrize(
+        "offload",
+        [
+            lambda pipe: pipe.enable_model_cpu_offload(),
+            lambda pipe: pipe.enable_sequential_cpu_offload(),
+            lambda pipe: pipe.enable_group_offload(torch.device("cuda"), num_blocks_per_group=1),
+        ],
+        ids=["model", "sequential", "group"],
+    )
+    def test_cpu_offloading(self, pipe, image, offload):
         expected = field(pipe, image)
-        getattr(pipe, way)()
+        offload(pipe)
         torch.testing.assert_close(field(pipe, image).cpu(), expected, atol=1e-3, rtol=1e-3)
 
     def test_offloading_without_an_accelerator_is_refused(self, pipe):

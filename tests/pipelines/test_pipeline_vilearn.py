@@ -516,7 +516,7 @@ class TestCitizenship:
             raise OSError("no network")
 
         monkeypatch.setattr(socket.socket, "connect", refuse)
-        kwargs = {"local_files_only": True, "torch_dtype": torch.float32}
+        kwargs = {"local_files_only": True, "dtype": torch.float32}
         loaded = DiffusionPipeline.from_pretrained(tmp_path, device_map="cpu", **kwargs)
         model = ViLearnTransformer3DModel.from_pretrained(
             tmp_path, subfolder="transformer", device_map={"": "cpu"}, **kwargs

@@ -2,6 +2,8 @@
 # Copyright 2026 The diffusers-vilearn Authors
 # SPDX-License-Identifier: Apache-2.0
 # Train checkpoints/vilearn-tiny from nothing, on a CPU or a GPU. Every step resumes where it was interrupted.
+# The result takes the place of the checkpoint and of docs/contact_sheet.png in the tree. `train.sh heldout` ends when
+# the meshes, the image encoder and the held-out set are there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -24,11 +26,12 @@ prepare_shapes() {
 python training/tiny/corpus.py --procedural 1000 --stretched 3
 python training/tiny/image_encoder.py
 
-prepare_shapes --output_dir "$data" --sources sweethome3d --splits train --num_views 6 --azimuth -180 180 \
-    --objects_per_shard 8
 prepare_shapes --output_dir "$heldout" --splits heldout --num_views 2 --azimuth -75 75 --num_volume 32768 \
     --objects_per_shard 8
+[ "${1:-}" = heldout ] && exit
 
+prepare_shapes --output_dir "$data" --sources sweethome3d --splits train --num_views 6 --azimuth -180 180 \
+    --objects_per_shard 8
 # Once: the latents would be normalised by the procedural objects, too, which join below.
 test -f "$runs/vae/vae/README.md" || \
     $launch training/train_vecset_vae.py --dataset_name "$data" --output_dir "$runs/vae" \

@@ -161,7 +161,7 @@ def _take_up(args, models: FrozenModels, frame: str, dtype: torch.dtype, chosen:
         revision=args.revision,
         variant=args.variant,
         cache_dir=args.cache_dir,
-        torch_dtype=dtype,
+        dtype=dtype,
         **chosen,
     )
     config = transformer.config
