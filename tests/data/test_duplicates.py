@@ -14,7 +14,7 @@ from diffusers_vilearn.data.duplicates import (
     twin_pairs,
 )
 from diffusers_vilearn.data.engines import run_local
-from diffusers_vilearn.data.workers import WorkerLimits
+from diffusers_vilearn.data.workers import WorkerFailure, WorkerLimits
 
 
 def bench(back: float = 0.5) -> trimesh.Trimesh:
@@ -58,8 +58,13 @@ def test_pairs_are_the_same_in_other_processes():
     assert pairs == [(i, j) for i in range(9) for j in range(i + 1, 9) if same_shape(sketches[i], sketches[j])]
     assert {(0, 1), (3, 4), (6, 8)} <= set(pairs) and not {(0, 6), (3, 7)} & set(pairs)
     assert twin_pairs(sketches, partial(run_local, limits=WorkerLimits(), num_workers=2)) == pairs
-    with pytest.raises(RuntimeError, match="could not be compared: it took more than"):
-        twin_pairs(sketches, partial(run_local, limits=WorkerLimits(seconds=1e-9), num_workers=1))
+
+
+def test_shapes_whose_process_fails_are_named_as_not_compared():
+    sketches = [sketch_mesh(bench(), uid) for uid in "ab"]
+    failure = WorkerFailure("time_limit", "it took more than 1 s")
+    with pytest.raises(RuntimeError, match="could not be compared: it took more than 1 s"):
+        twin_pairs(sketches, lambda function, tasks: ((task, failure) for task in tasks))
 
 
 def test_groups_are_the_closure_of_pairs_and_count_from_their_first_object():
